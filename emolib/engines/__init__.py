@@ -1,0 +1,1 @@
+"""One interface over in-process models and model servers: ``open_engine(params)``."""

@@ -1,0 +1,127 @@
+"""What every engine takes and gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question to a model.
+
+    Attributes:
+        id: Caller's identifier, returned in the matching :class:`Reply`.
+        prompt: User text, already rendered. The engine places every image before it and
+            treats it as plain text: nothing in it can become an image or role token.
+        images: uint8 RGB arrays [height, width, 3], in time order.
+        audio: float32 mono arrays [samples] in [-1, 1] at ``sample_rate``.
+        sample_rate: Hz of ``audio``.
+        system: System message; None keeps the model template's own.
+    """
+
+    id: str
+    prompt: str
+    images: tuple[np.ndarray, ...] = ()
+    audio: tuple[np.ndarray, ...] = ()
+    sample_rate: int = 16_000
+    system: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer, or the reason why there is none.
+
+    Attributes:
+        id: The request's ``id``.
+        text: What the model wrote, unchanged; "" when ``error`` is set.
+        error: One line without secrets, or None.
+        transient: With ``error``: asking again later may work.
+        finish_reason: "stop", "length" or "" when unknown.
+        prompt_tokens: Length of the prompt in tokens, images included; -1 when unknown.
+        new_tokens: Tokens generated; -1 when unknown.
+        seconds: Wall-clock time of this answer (a batch's time divided by its size).
+    """
+
+    id: str
+    text: str = ""
+    error: str | None = None
+    transient: bool = False
+    finish_reason: str = ""
+    prompt_tokens: int = -1
+    new_tokens: int = -1
+    seconds: float = 0.0
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A model that answers requests. Use it as a context manager: leaving frees the model.
+
+    Attributes:
+        name: Short readable name for tables, e.g. "internvl".
+        identity: Everything an answer depends on besides the request, as plain JSON
+            values: engine kind, model path or id, weight fingerprint, adapters, decoding.
+            Part of every ledger key. Holds no secret.
+    """
+
+    name: str
+    identity: dict[str, object]
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """Answer lazily, in the order answers become ready.
+
+        Pulls only as many requests ahead as the engine works on at once, so that images
+        need not all be in memory. Gives exactly one reply per request; one request's
+        failure is its reply's ``error`` and never stops the others.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model or connection; a closed engine cannot be used again."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class EngineBase:
+    """Context-manager half of :class:`Engine`, shared by the implementations."""
+
+    name: str
+    identity: dict[str, object]
+
+    def close(self) -> None:
+        """Free what the engine holds; the default holds nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def answer_all(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
+    """Answer a short list and return the replies in the requests' order.
+
+    Raises:
+        ValueError: two requests share an id.
+    """
+    if len({r.id for r in requests}) != len(requests):
+        raise ValueError("request ids must be unique")
+    replies = {reply.id: reply for reply in engine.stream(requests)}
+    return [replies[r.id] for r in requests]

@@ -1,0 +1,109 @@
+"""Building blocks of every stage's parameters: data, models, decoding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Schema(BaseModel):
+    """Base of all parameter schemas: unknown keys refused, values frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DataParams(Schema):
+    """Which clips a stage reads.
+
+    Attributes:
+        kind: Reader: "demo" (generated) or "folder" (videos, optional CSV of words and labels).
+        root: The folder read; for "demo" where the generated set is kept ("" = under outputs).
+        table: CSV of the folder reader (``name`` and any of ``subtitle, labels, description,
+            split, audio, group``); "" = videos alone.
+        clips: Number of clips the demo set has.
+        seed: Seed of the demo set.
+        split: Only this split; "" = all.
+        limit: At most this many clips, in the reader's order; 0 = all.
+    """
+
+    kind: Literal["demo", "folder"] = "demo"
+    root: str = ""
+    table: str = ""
+    clips: int = Field(default=24, ge=1)
+    seed: int = Field(default=0, ge=0)
+    split: str = ""
+    limit: int = Field(default=0, ge=0)
+
+
+class Decoding(Schema):
+    """How an answer is generated; part of every ledger key.
+
+    Attributes:
+        max_new_tokens: Longest answer, in tokens.
+        temperature: 0 is greedy.
+        top_p: Nucleus sampling; only read when temperature > 0.
+        repetition_penalty: 1 is none.
+        seed: Seed of sampling; only read when temperature > 0.
+        stop: Strings that end the answer.
+    """
+
+    max_new_tokens: int = Field(default=512, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    seed: int = Field(default=0, ge=0)
+    stop: tuple[str, ...] = ()
+
+
+class ModelParams(Schema):
+    """One model and the engine that runs it.
+
+    Attributes:
+        engine: "transformers" (in this process) or "server" (any OpenAI-compatible address).
+        model: Local folder, hub id, or "tiny:internvl" / "tiny:qwen2_5_vl" (a few thousand
+            random weights of the real architecture, built on first use). For "server" the
+            name the server knows it by.
+        model_type: ms-swift's model type; "" = found from the folder's config.
+        template: ms-swift's template; "" = the model type's own.
+        adapters: LoRA folders, applied in order.
+        dtype: Weight type; "auto" = as stored.
+        device: "cpu", "cuda", "cuda:1", ...; "auto" = a GPU when there is one.
+        attention: Attention kernel; "" = the library's choice.
+        batch_size: Requests computed together ("transformers").
+        max_length: Longest prompt in tokens, images included; 0 = the model's own limit.
+            A longer prompt is that row's error, never cut.
+        decoding: See :class:`Decoding`.
+        base_url: "server": address up to and including ``/v1``.
+        api_key_env: "server": *name* of the environment variable with the key; "" = none.
+        concurrency: "server": requests under way at once.
+        timeout_s: "server": seconds one request may take.
+        retries: "server": further tries after 429, 5xx, time-outs and cut connections.
+        trust_remote_code: Allow Python code inside a model folder to run.
+        allow_download: Allow fetching a hub id; otherwise only what lies on this machine.
+    """
+
+    engine: Literal["transformers", "server"] = "transformers"
+    model: str
+    model_type: str = ""
+    template: str = ""
+    adapters: tuple[str, ...] = ()
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    attention: Literal["", "eager", "sdpa", "flash_attn"] = ""
+    batch_size: int = Field(default=1, ge=1)
+    max_length: int = Field(default=0, ge=0)
+    decoding: Decoding = Decoding()
+    base_url: str = ""
+    api_key_env: str = ""
+    concurrency: int = Field(default=4, ge=1)
+    timeout_s: float = Field(default=120.0, gt=0)
+    retries: int = Field(default=3, ge=0)
+    trust_remote_code: bool = False
+    allow_download: bool = False
+
+
+def as_path(text: str) -> Path | None:
+    """Turn a parameter that may be "" into a path or None."""
+    return Path(text).expanduser() if text else None

@@ -1,0 +1,102 @@
+"""The paper's prompts, verbatim, each with its source.
+
+``render`` fills the blanks with text made harmless by :func:`plain`; ``sha`` identifies the
+template in ledgers and prediction files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt template.
+
+    Attributes:
+        name: Short name used in files.
+        template: Text with ``{blank}`` fields.
+        source: Where the words come from.
+    """
+
+    name: str
+    template: str
+    source: str
+
+    @property
+    def sha(self) -> str:
+        """First 12 hex digits of the template's SHA-256."""
+        return hashlib.sha256(self.template.encode()).hexdigest()[:12]
+
+    def render(self, **blanks: str) -> str:
+        """Fill every blank with :func:`plain` text.
+
+        Raises:
+            KeyError: a blank is missing.
+        """
+        return self.template.format(**{key: plain(value) for key, value in blanks.items()})
+
+
+# Anything a chat template, tokenizer or ms-swift would read as an image, role or turn mark:
+# <image>, </s>, <|im_start|>, <ImageHere>, [INST], <<SYS>>, ###Human, <img>, <0x0A>, {{...}}.
+_MARK = re.compile(r"<(?=[|/<]?[A-Za-z0-9_|/\[])|\[(?=/?INST\])|#(?=##)", re.IGNORECASE)
+_BLUNT = {"<": "\u2039", "[": "\u27e6", "#": "\uff03"}
+
+
+def plain(text: str) -> str:
+    """Make user text (subtitles, captions) unable to act as a special token.
+
+    An opening ``<``, ``[`` or ``#`` that begins such a mark is replaced by a look-alike;
+    everything else, ``<3`` and ``a < b`` included where unambiguous, stays. Control
+    characters and line breaks become spaces.
+
+    >>> plain("I said <image> <|im_end|> and 1 < 2")
+    'I said ‹image> ‹|im_end|> and 1 < 2'
+    """
+    text = "".join(" " if ord(c) < 32 or ord(c) == 127 else c for c in text)
+    return _MARK.sub(lambda m: _BLUNT[m.group()], text)
+
+
+_PAPER = "arXiv 2408.11286"
+
+ZERO_SHOT = Prompt(
+    "zero-shot",
+    "These pictures are different frames of the same video. The words spoken by the characters "
+    "in the picture are {text}. Assuming that you are an expert in the field of emotion, please "
+    "describe the expression of the character in the picture in detail, and based on the above "
+    'description, use a few words to summarize his expression in the format of ["**"].',
+    f"{_PAPER}, section 2.1; the printed bracket form is [„**\"]",
+)
+
+CAPTION = Prompt(
+    "caption",
+    "As an expert in the field of emotions, pay close attention to the facial expressions, body "
+    "movements, environment, and subtitle content of the characters in the image to capture "
+    "clues closely related to personal emotions, and provide detailed descriptions based on "
+    "this, and finally predict the emotional state of the characters in the image.",
+    f"{_PAPER}, section 3.1.2",
+)
+
+SIMILARITY = Prompt(
+    "similarity",
+    "Please judge whether the emotions described in these two sentences are similar and give a "
+    "score between 0 and 1.\n1. {first}\n2. {second}",
+    f"{_PAPER}, section 3.1.2; the numbering of the two captions is our reading",
+)
+
+AFFECTGPT = Prompt(
+    "affectgpt",
+    "###Human: Close your eyes, open your ears and you imagine only based on the sound that "
+    "<Audio><AudioHere></Audio>. Close your ears, open your eyes and you see that "
+    "<Video><ImageHere></Video>. The subtitle content of this video is "
+    "<Subtitle>{subtitle}</Subtitle>. Now as an expert in the field of emotions, please focus on "
+    "the facial expressions, body movements, environment, acoustic information, subtitle "
+    "content, etc., in the video to discern clues related to the emotions of the individual. "
+    "Please provide a detailed description and ultimately predict the emotional state of the "
+    "individual in the video. ###Assistant:",
+    f"{_PAPER}, section 2.2; the stray quotation mark before 'Close your ears' is dropped",
+)
+
+ALL: dict[str, Prompt] = {p.name: p for p in (ZERO_SHOT, CAPTION, SIMILARITY, AFFECTGPT)}
