@@ -41,7 +41,7 @@ class Prompt:
 
 # Anything a chat template, tokenizer or ms-swift would read as an image, role or turn mark:
 # <image>, </s>, <|im_start|>, <ImageHere>, [INST], <<SYS>>, ###Human, <img>, <0x0A>, {{...}}.
-_MARK = re.compile(r"<(?=[|/<]?[A-Za-z0-9_|/\[])|\[(?=/?INST\])|#(?=##)", re.IGNORECASE)
+_MARK = re.compile(r"<(?=[|/<]?[A-Za-z_|/\[]|0x)|\[(?=/?INST\])|#(?=##)", re.IGNORECASE)
 _BLUNT = {"<": "\u2039", "[": "\u27e6", "#": "\uff03"}
 
 
@@ -67,7 +67,7 @@ ZERO_SHOT = Prompt(
     "in the picture are {text}. Assuming that you are an expert in the field of emotion, please "
     "describe the expression of the character in the picture in detail, and based on the above "
     'description, use a few words to summarize his expression in the format of ["**"].',
-    f"{_PAPER}, section 2.1; the printed bracket form is [„**\"]",
+    f'{_PAPER}, section 2.1; the printed bracket form is [„**"]',
 )
 
 CAPTION = Prompt(

@@ -1,15 +1,6 @@
-"""Typed parameters: schemas per stage, YAML loading, messages that name file and key."""
+"""Typed parameters: schemas, YAML loading, messages that name file, key, value and choices."""
 
-from emolib.params.loading import from_notebook, load, load_profile, resolve
+from emolib.params.loading import load, merge
 from emolib.params.schemas import DataParams, Decoding, ModelParams, Schema
 
-__all__ = [
-    "DataParams",
-    "Decoding",
-    "ModelParams",
-    "Schema",
-    "from_notebook",
-    "load",
-    "load_profile",
-    "resolve",
-]
+__all__ = ["DataParams", "Decoding", "ModelParams", "Schema", "load", "merge"]
