@@ -51,9 +51,7 @@ def _import_nodes(tree: ast.AST, top_level_only: bool) -> list[ast.Import | ast.
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.Import | ast.ImportFrom):
             nodes.append(child)
-        elif top_level_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        elif (
+        elif (top_level_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)) or (
             top_level_only and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
         ):
             continue

@@ -71,6 +71,18 @@ def resolve(
     return checked
 
 
+def base_params(root: Path, profile: str) -> StageParams:
+    """What all stages of a profile share: its ``_base.yaml``.
+
+    Raises:
+        ParamsError: no such profile, or a wrong key or value.
+    """
+    file = root / "params" / profile / BASE
+    if not file.is_file():
+        raise ParamsError(f"no profile {profile!r}: choose from {profiles(root)}")
+    return merge(StageParams, [Source("profile", {"profile": profile}), read_yaml(file)])
+
+
 def cell_defaults(notebook: Path) -> dict[str, Any]:
     """Read the literals of a notebook's cell tagged ``parameters``; nothing is run.
 

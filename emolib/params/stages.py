@@ -32,7 +32,7 @@ class StageParams(Schema):
     seed: int = Field(default=0, ge=0)
     data: DataParams = DataParams()
     split: str = ""
-    models: dict[str, ModelParams] = {}
+    models: dict[str, ModelParams] = Field(default_factory=dict)
     outputs: str = "outputs"
     run_dir: str = ""
 
