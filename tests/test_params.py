@@ -114,9 +114,7 @@ def test_unknown_profile_names_the_profiles():
 
 def test_a_model_that_is_not_defined_names_those_that_are():
     with pytest.raises(ParamsError, match="no model 'gpt-9' under `models`, only.*internvl"):
-        profiles.resolve(
-            ROOT, "demo", "02_caption_filtering", {"captions": ".", "judge": "gpt-9"}
-        )
+        profiles.resolve(ROOT, "demo", "02_caption_filtering", {"captions": ".", "judge": "gpt-9"})
 
 
 def inputs_of(stage: str) -> dict[str, str]:
