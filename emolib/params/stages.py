@@ -11,6 +11,8 @@ from emolib.params.media import FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
 from emolib.params.training import LoraParams
 
+Grouping = Literal["exact", "cached", "lexicon", "ew2025", "ew2026"]
+
 
 class StageParams(Schema):
     """What every stage has; mostly set once a profile, in ``_base.yaml``.
@@ -113,7 +115,7 @@ class InternVLLora(StageParams):
         frames: Frames of each test clip, one at random from each of as many equal parts.
         lora: Training recipe.
         grouping: How synonyms are grouped for the score.
-        groups: File or folder of the grouping, where it needs one.
+        groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
     """
 
     INPUTS: ClassVar[tuple[str, ...]] = ("pairs",)
@@ -124,7 +126,7 @@ class InternVLLora(StageParams):
     model: str
     frames: int = Field(default=6, ge=1)
     lora: LoraParams = LoraParams()
-    grouping: Literal["exact", "cached", "lexicon"] = "exact"
+    grouping: Grouping = "exact"
     groups: str = ""
 
 
@@ -136,7 +138,7 @@ class FaceAblation(StageParams):
         frames: Frames of each clip, the same ones in both arms.
         face: Detector and crop.
         grouping: How synonyms are grouped for the score.
-        groups: File or folder of the grouping, where it needs one.
+        groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
     """
 
     MODELS: ClassVar[tuple[str, ...]] = ("model",)
@@ -144,7 +146,7 @@ class FaceAblation(StageParams):
     model: str
     frames: int = Field(default=6, ge=1)
     face: FaceParams = FaceParams()
-    grouping: Literal["exact", "cached", "lexicon"] = "exact"
+    grouping: Grouping = "exact"
     groups: str = ""
 
 
@@ -155,7 +157,7 @@ class FusionAnalysis(StageParams):
         lora_run: Run folder of notebook 03 (zero-shot and fine-tuned predictions).
         face_run: Run folder of notebook 05 (face-crop predictions).
         grouping: How synonyms are grouped for the score.
-        groups: File or folder of the grouping, where it needs one.
+        groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
         resamples: Bootstrap resamples behind every interval.
     """
 
@@ -163,7 +165,7 @@ class FusionAnalysis(StageParams):
 
     lora_run: str
     face_run: str
-    grouping: Literal["exact", "cached", "lexicon"] = "exact"
+    grouping: Grouping = "exact"
     groups: str = ""
     resamples: int = Field(default=10_000, ge=100)
 

@@ -38,8 +38,10 @@ def loss_curve(history: Sequence[Mapping[str, Any]], ax: Axes) -> Axes:
     """Training (and, where there is one, validation) loss over steps."""
     train = [(row["step"], row["loss"]) for row in history if "loss" in row]
     held_out = [(row["step"], row["eval_loss"]) for row in history if "eval_loss" in row]
-    ax.plot(*zip(*train, strict=True), label="training") if train else None
-    ax.plot(*zip(*held_out, strict=True), "o-", label="validation") if held_out else None
+    for points, style, label in ((train, "-", "training"), (held_out, "o-", "validation")):
+        if points:
+            steps, losses = zip(*points, strict=True)
+            ax.plot(steps, losses, style, label=label)
     ax.set(xlabel="step", ylabel="loss")
     if train or held_out:
         ax.legend()
