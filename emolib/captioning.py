@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from emolib import prompts
 from emolib.datasets.clip import Clip
+from emolib.engines import open_engine
 from emolib.engines.base import Engine, Request
 from emolib.errors import MediaError
 from emolib.hashing import key_of, sha_file
@@ -19,6 +20,7 @@ from emolib.inference import Task, ask
 from emolib.ledger import Ledger, Row
 from emolib.media.store import FrameStore
 from emolib.media.video import sample_frames
+from emolib.params.schemas import ModelParams
 from emolib.progress import track
 
 
@@ -94,7 +96,7 @@ def caption(images: Sequence[Image], engine: Engine, ledger: Ledger) -> list[dic
 
     Returns:
         One plain row an image, in order: the image's fields, ``model``, ``prompt`` (its hash),
-        ``text`` and ``error``.
+        ``text``, ``error`` and ``finish_reason``.
     """
     tasks = [
         Task(
@@ -112,9 +114,55 @@ def caption(images: Sequence[Image], engine: Engine, ledger: Ledger) -> list[dic
             "prompt": prompts.CAPTION.sha,
             "text": row["text"],
             "error": row["error"],
+            "finish_reason": row["finish_reason"],
         }
         for image, row in zip(images, rows.values(), strict=True)
     ]
+
+
+def caption_by_all(
+    images: Sequence[Image],
+    generators: Sequence[str],
+    models: Mapping[str, ModelParams],
+    ledger: Path,
+    *,
+    cache: Path,
+) -> list[dict[str, Any]]:
+    """Let several models describe every image, one model in memory at a time.
+
+    Args:
+        images: The images.
+        generators: Names under ``models``.
+        models: The profile's models.
+        ledger: File of answers, shared by all of them.
+        cache: Where tiny checkpoints are kept.
+
+    Returns:
+        The rows of :func:`caption`, model after model.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in generators:
+        with open_engine(models[name], name=name, cache=cache) as engine, Ledger(ledger) as answers:
+            rows += caption(images, engine, answers)
+    return rows
+
+
+def count_captions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a model: captions, errors, cut off at the token limit, median length in words."""
+    counts = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model]
+        words = [len(row["text"].split()) for row in own if not row["error"]]
+        counts.append(
+            {
+                "model": model,
+                "captions": len(words),
+                "errors": len(own) - len(words),
+                "cut off": sum(row["finish_reason"] == "length" for row in own),
+                "words (median)": float(np.median(words)) if words else 0.0,
+            }
+        )
+    return counts
 
 
 def _request(image: Image) -> Request:

@@ -195,3 +195,17 @@ def keep_curve(pairs: Sequence[Pair], thresholds: Sequence[float]) -> list[dict[
         }
         for t in thresholds
     ]
+
+
+def count_judged(judged: Sequence[Pair], kept: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Counts for a result file: pairs, errors, answers without a score, kept."""
+    scores = [p.similarity for p in judged if p.similarity is not None]
+    errors = sum(p.error is not None for p in judged)
+    return {
+        "pairs": len(judged),
+        "errors": errors,
+        "unparsed": len(judged) - len(scores) - errors,
+        "scored": len(scores),
+        "mean_similarity": round(float(np.mean(scores)), 4) if scores else None,
+        "kept": len(kept),
+    }

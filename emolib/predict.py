@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from emolib import prompts
 from emolib.datasets.clip import Clip
 from emolib.engines.base import Engine, Request
+from emolib.errors import DataError
+from emolib.files import read_jsonl
 from emolib.hashing import sha_file
 from emolib.inference import Task, ask
 from emolib.labels import parse_labels
@@ -163,6 +166,32 @@ def _prediction(name: str, system: str, engine: Engine, row: Mapping[str, Any]) 
 def gold_labels(clips: Sequence[Clip]) -> dict[str, tuple[str, ...]]:
     """Gold labels by clip name, of the clips that have any."""
     return {clip.name: clip.labels for clip in clips if clip.labels}
+
+
+def labels_of(
+    predictions: Iterable[Prediction | Mapping[str, Any]], gold: Iterable[str]
+) -> dict[str, tuple[str, ...]]:
+    """Predicted labels of the clips that have gold labels.
+
+    A clip whose prediction is an error counts with an empty list: it scores 0 and is not left
+    out of the mean.
+    """
+    wanted = set(gold)
+    plain = (p.to_json() if isinstance(p, Prediction) else p for p in predictions)
+    return {row["name"]: tuple(row["labels"]) for row in plain if row["name"] in wanted}
+
+
+def read_labels(file: Path, gold: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """:func:`labels_of` a prediction file.
+
+    Raises:
+        DataError: no such file, or a row without name or labels.
+    """
+    rows = list(read_jsonl(file))
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row.get("name"), str) or not isinstance(row.get("labels"), list):
+            raise DataError(f"{file}, row {number}: a prediction needs 'name' and a list 'labels'")
+    return labels_of(rows, gold)
 
 
 def summary(predictions: Sequence[Prediction]) -> dict[str, Any]:

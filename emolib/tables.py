@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from emolib.report import Cell, table
+from emolib.report import Cell, format_cell, table
 from emolib.scoring import Comparison, Score
 
 COLUMNS = (
@@ -121,6 +121,14 @@ def published_table(title: str, rows: Sequence[Published]) -> dict[str, Any]:
     cells = [[r.system, r.input, r.n, r.accuracy, r.recall, r.avg, r.source] for r in rows]
     columns = ["system", "input", "n", "accuracy", "recall", "Avg", "source"]
     return table(title, columns, cells)
+
+
+def frame(made: Mapping[str, Any]) -> Any:
+    """A table as a pandas Styler, for notebooks: heading, four decimals, "-" for nothing."""
+    import pandas as pd
+
+    data = pd.DataFrame(made["rows"], columns=made["columns"], dtype=object)
+    return data.style.hide(axis="index").format(format_cell).set_caption(made["title"])
 
 
 def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:

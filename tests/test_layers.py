@@ -33,6 +33,7 @@ LAYERS = {
     "emolib.inference": 4,
     "emolib.captioning": 4,
     "emolib.filtering": 4,
+    "emolib.pairs": 4,
     "emolib.judging": 4,
     "emolib.training": 4,
     "emolib.predict": 4,
