@@ -8,7 +8,6 @@ seconds. What they answer means nothing until they are trained.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -117,8 +116,7 @@ def _internvl(folder: Path, seed: int) -> None:
     )
 
     tokenizer = _tokenizer(
-        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
-        + ["<video>"],
+        "<|endoftext|> <|im_start|> <|im_end|> <img> </img> <IMG_CONTEXT> <video>".split(),
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
         extra_special_tokens={
@@ -280,4 +278,4 @@ def _save(
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     for file in folder.iterdir():
-        os.chmod(file, 0o644)
+        file.chmod(0o644)
