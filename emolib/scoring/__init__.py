@@ -1,0 +1,15 @@
+"""Scores for open-vocabulary emotion labels: official to the last digit, with intervals.
+
+>>> from emolib import scoring
+>>> result = scoring.score(
+...     {"clip": ["happy", "calm"]}, {"clip": ["happy"]}, scoring.open_grouping("exact")
+... )
+>>> result.accuracy, result.recall, result.avg
+(1.0, 0.5, 0.75)
+"""
+
+from emolib.scoring.compare import Comparison, compare
+from emolib.scoring.grouping import Grouping, open_grouping
+from emolib.scoring.openset import Score, score
+
+__all__ = ["Comparison", "Grouping", "Score", "compare", "open_grouping", "score"]

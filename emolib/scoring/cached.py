@@ -1,0 +1,185 @@
+"""Groupings answered once and stored: the official ``openset-synonym`` files.
+
+Read without pickle. An answer that is empty, broken or not a partition is an error here; the
+official script scores it as if it were fine (an empty answer as exact match, which turns
+0.540 into 0.215 on the released files).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from emolib.errors import DataError, ScoreError
+from emolib.scoring.encode import LabelSets
+from emolib.scoring.grouping import Assignment, Grouped
+
+
+def parse_groups(answer: str) -> list[list[str]]:
+    """Split an answer such as ``[['joyful', 'happy'], ['sad']]`` into groups.
+
+    Behaves as the official parser: cut at brackets, then at quotes; a flat list is one group.
+
+    Source: MERTools 89120b7, ``MER2024/toolkit/utils/functions.py:520`` (behaviour).
+    """
+    groups = []
+    for part in re.split(r"[\[\]]", answer):
+        items = [x for x in re.split("['\"]", part) if x.strip() not in ("", ",")]
+        if items:
+            groups.append(items)
+    return groups
+
+
+def representatives(groups: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Label -> first member of the last group that holds it, the official rule."""
+    return {label: group[0] for group in groups for label in group}
+
+
+class CachedGrouping:
+    """One stored answer a clip.
+
+    Labels that an answer does not hold stand for themselves; ``coverage`` counts them.
+
+    Args:
+        answers: Clip name -> answer text.
+        version: Identifies the answers; default: a hash of them.
+        overlap: A label in two groups: "error", or "last" (the official rule, in which the
+            last group wins and letter case matters).
+        source: Where the answers came from, for messages.
+
+    Raises:
+        ScoreError: no answers at all.
+    """
+
+    name = "cached"
+    shared = False
+
+    def __init__(
+        self,
+        answers: Mapping[str, str],
+        version: str = "",
+        overlap: Literal["error", "last"] = "error",
+        source: str = "cached groups",
+    ) -> None:
+        if not answers:
+            raise ScoreError(f"{source}: no answers in it; expected one .npy file a clip")
+        self._answers = dict(answers)
+        self._overlap = overlap
+        self._source = source
+        text = json.dumps(sorted(self._answers.items()), ensure_ascii=False)
+        self.version = version or hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @classmethod
+    def read(cls, path: Path, overlap: Literal["error", "last"] = "error") -> CachedGrouping:
+        """Open a zip of .npy files, a folder of them, or a JSON object name -> answer.
+
+        Raises:
+            DataError: missing, not such a file, or a pickled array in it.
+        """
+        return cls(dict(read_answers(path)), overlap=overlap, source=str(path))
+
+    def partition(self, clip: str) -> dict[str, str]:
+        """Label -> representative of one clip.
+
+        Raises:
+            ScoreError: no answer, an empty or broken one, or a label in two groups.
+        """
+        remedy = "have this clip grouped again, or score with --grouping exact or lexicon"
+        if clip not in self._answers:
+            raise ScoreError(f"{self._source}: no groups for clip {clip!r}: {remedy}")
+        answer = self._answers[clip]
+        groups = parse_groups(answer)
+        if not groups or answer.count("[") != answer.count("]"):
+            raise ScoreError(
+                f"{self._source}: clip {clip!r} has an empty or broken answer "
+                f"{answer[:60]!r}: {remedy}"
+            )
+        if self._overlap == "last":
+            return representatives(groups)
+        groups = [list(dict.fromkeys(x.strip().lower() for x in group)) for group in groups]
+        labels = [label for group in groups for label in group]
+        if len(labels) != len(set(labels)):
+            twice = sorted({x for x in labels if labels.count(x) > 1})
+            raise ScoreError(
+                f"{self._source}: clip {clip!r} has {twice} in more than one group, which is "
+                f"no partition: {remedy}"
+            )
+        return representatives(groups)
+
+    def assign(
+        self, clips: Sequence[str], gold: LabelSets, pred: LabelSets, vocab: Sequence[str]
+    ) -> Grouped:
+        """See :meth:`~emolib.scoring.grouping.Grouping.assign`. Linear in labels."""
+        index = {label: code for code, label in enumerate(vocab)}
+        names = list(vocab)
+        sides = [(s, s.codes.copy(), np.zeros(len(s.codes), bool)) for s in (gold, pred)]
+        for row, clip in enumerate(clips):
+            mapping = self.partition(clip)
+            for sets, groups, known in sides:
+                for token in range(sets.offsets[row], sets.offsets[row + 1]):
+                    first = mapping.get(vocab[sets.codes[token]])
+                    if first is None:
+                        continue
+                    if first not in index:
+                        index[first] = len(names)
+                        names.append(first)
+                    groups[token], known[token] = index[first], True
+        view = Assignment(sides[0][1], sides[1][1], names)
+        return Grouped([view], sides[0][2], sides[1][2])
+
+
+def _read_npy(data: bytes, where: str) -> str:
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except ValueError as error:
+        if "pickle" in str(error).lower() or "object" in str(error).lower():
+            raise DataError(
+                f"{where}: a pickled array, which could run code and is never opened; "
+                "save the text itself: np.save(file, np.array(text))"
+            ) from None
+        raise DataError(f"{where}: not a readable .npy file ({error})") from None
+    except (EOFError, OSError) as error:
+        raise DataError(f"{where}: not a readable .npy file ({error})") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "U" or array.size != 1:
+        raise DataError(f"{where}: expected one text, found {getattr(array, 'dtype', type(array))}")
+    return str(array.reshape(()).item())
+
+
+def read_answers(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield (clip name, answer) from a zip or folder of .npy files, or a JSON object.
+
+    Raises:
+        DataError: see :meth:`CachedGrouping.read`.
+    """
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder; give the cached groups with --groups")
+    if path.is_dir():
+        for file in sorted(path.rglob("*.npy")):
+            yield file.stem, _read_npy(file.read_bytes(), str(file))
+    elif path.suffix.lower() == ".json":
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise DataError(f"{path}: not JSON ({error})") from None
+        if not isinstance(content, dict):
+            raise DataError(f"{path}: expected an object name -> groups")
+        for name, answer in content.items():
+            yield name, answer if isinstance(answer, str) else repr(answer)
+    elif zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                for entry in sorted(archive.namelist()):
+                    if entry.endswith(".npy") and "__MACOSX" not in entry:
+                        yield Path(entry).stem, _read_npy(archive.read(entry), f"{path}:{entry}")
+        except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+            raise DataError(f"{path}: broken zip file ({error})") from None
+    else:
+        raise DataError(f"{path}: expected a zip or folder of .npy files, or a .json file")

@@ -1,0 +1,130 @@
+"""Two systems on the same clips and the same groups: paired intervals and tests."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from emolib.errors import ScoreError
+from emolib.scoring import uncertainty
+from emolib.scoring.openset import METRICS, Score, exact_means, score_means
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """System A minus system B, paired clip by clip. Dictionaries are keyed by metric.
+
+    Attributes:
+        n: Clips both were scored on.
+        left_out: Clips only one of them has (0 unless ``clips="shared"``).
+        a: Scores of A on these clips.
+        b: Scores of B on these clips.
+        difference: A minus B.
+        ci95: Paired bootstrap interval of the difference [lo, hi]: percentile under the
+            metric's name, BCa under name + "_bca".
+        p_bootstrap: Two-sided p value from the paired bootstrap (twice the smaller tail).
+        p_permutation: Two-sided p value of the paired permutation test.
+        grouping: ``{"name", "version"}`` shared by both.
+    """
+
+    n: int
+    left_out: int
+    a: dict[str, float]
+    b: dict[str, float]
+    difference: dict[str, float]
+    ci95: dict[str, list[float]]
+    p_bootstrap: dict[str, float]
+    p_permutation: dict[str, float]
+    grouping: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def compare(
+    score_a: Score,
+    score_b: Score,
+    *,
+    clips: Literal["same", "shared"] = "same",
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Test whether two systems differ, on shared clips and shared partitions.
+
+    With groupings that depend on the labels alone (exact, lexicon, wheels) any two systems
+    meet the same partition. Stored or model-made groups are per clip and cover one system's
+    labels; a second system whose labels they do not hold would be scored by spelling alone.
+    Such a pair is refused unless both scores used the same answers and these know every
+    label of both: group the union of all labels first (``LlmGrouping.freeze``).
+
+    Args:
+        score_a: System A.
+        score_b: System B.
+        clips: "same": both cover the same clips, else error; "shared": use those in both.
+        resamples: Bootstrap resamples and permutations.
+        seed: Their seed.
+
+    Raises:
+        ScoreError: groupings or clips differ, or the groups do not cover both systems.
+    """
+    if score_a.grouping != score_b.grouping:
+        raise ScoreError(
+            f"the systems were scored with different groups: {score_a.grouping} and "
+            f"{score_b.grouping}: score both with the same grouping and version"
+        )
+    if not (score_a.data.shared and score_b.data.shared):
+        covered = min(score_a.coverage, score_b.coverage)
+        if score_a.grouping["name"] != "cached" or covered < 1:
+            raise ScoreError(
+                f"grouping {score_a.grouping['name']!r} gives each system a partition of its own "
+                f"(coverage {score_a.coverage:.3f} and {score_b.coverage:.3f}): group the union of "
+                "both systems' labels (LlmGrouping.freeze), or compare with lexicon, exact or a "
+                "wheel"
+            )
+    rows_a, rows_b, left_out = _shared_rows(score_a, score_b, clips)
+    a, b = score_a.data.columns[rows_a], score_b.data.columns[rows_b]
+    width = a.shape[1]
+
+    def gap(means: np.ndarray) -> np.ndarray:
+        return score_means(means[..., :width]) - score_means(means[..., width:])
+
+    found = uncertainty.bootstrap(np.hstack([a, b]), gap, resamples, seed)
+    tails = np.stack([(found.draws <= 0).mean(axis=0), (found.draws >= 0).mean(axis=0)])
+    p_bootstrap = np.minimum(1, 2 * np.maximum(tails.min(axis=0), 1 / (resamples + 1)))
+    p_permutation = uncertainty.permutation_p(a, b, score_means, resamples, seed)
+    scores = [score_means(exact_means(x)) for x in (a, b)]
+
+    def named(values: np.ndarray) -> dict[str, Any]:
+        return dict(zip(METRICS, values.tolist(), strict=True))
+
+    bca = {f"{name}_bca": ends for name, ends in named(found.bca).items()}
+    return Comparison(
+        n=len(rows_a),
+        left_out=left_out,
+        a=named(scores[0]),
+        b=named(scores[1]),
+        difference=named(scores[0] - scores[1]),
+        ci95=named(found.percentile) | bca,
+        p_bootstrap=named(p_bootstrap),
+        p_permutation=named(p_permutation),
+        grouping=dict(score_a.grouping),
+    )
+
+
+def _shared_rows(score_a: Score, score_b: Score, clips: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """Rows of the shared clips in both, and how many clips only one has."""
+    where = {name: row for row, name in enumerate(score_b.data.clips)}
+    pairs = [(i, where[x]) for i, x in enumerate(score_a.data.clips) if x in where]
+    left_out = score_a.n + score_b.n - 2 * len(pairs)
+    if left_out and clips != "shared":
+        raise ScoreError(
+            f"the systems were scored on {score_a.n} and {score_b.n} clips, {len(pairs)} of them "
+            'shared: score both on the same clips, or compare on the shared ones (clips="shared")'
+        )
+    if not pairs:
+        raise ScoreError("the systems share no clip")
+    rows = np.array(pairs)
+    return rows[:, 0], rows[:, 1], left_out

@@ -1,0 +1,181 @@
+"""Which labels count as the same: the groupings behind the open-vocabulary scores.
+
+======== ============================ =========================== =========================
+name     groups come from             same for every system?      needs
+======== ============================ =========================== =========================
+exact    equal spelling               yes                         nothing
+cached   one stored answer a clip     only if it covers both      the answers (``path``)
+lexicon  our versioned word table     yes                         nothing
+ew2025/6 the official emotion wheels  yes                         the tables (``tables``)
+llm      a language model, cached     only if it covers both      a judge (``engine``)
+======== ============================ =========================== =========================
+
+``open_grouping`` opens any of them. A grouping answers for all clips at once
+(:meth:`Grouping.assign`), so that tables are looked up once per distinct label and models
+are asked in one stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from emolib.errors import ScoreError
+from emolib.scoring.encode import LabelSets
+
+NAMES = ("exact", "cached", "lexicon", "ew2025", "ew2026", "llm")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Assignment:
+    """One view of the labels as groups.
+
+    Attributes:
+        gold: int64 [gold tokens], group of every gold token; -1 = outside the table, dropped.
+        pred: int64 [predicted tokens], likewise.
+        names: Readable name of every group.
+    """
+
+    gold: np.ndarray
+    pred: np.ndarray
+    names: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grouped:
+    """What a grouping makes of a data set.
+
+    Attributes:
+        views: What accuracy and recall are computed on and averaged over: one assignment,
+            or one a wheel.
+        known_gold: bool [gold tokens], the grouping knows the label.
+        known_pred: bool [predicted tokens].
+        tables: Further scores by name, each the average over its assignments.
+    """
+
+    views: Sequence[Assignment]
+    known_gold: np.ndarray
+    known_pred: np.ndarray
+    tables: Mapping[str, Sequence[Assignment]] = field(default_factory=dict)
+
+
+class Grouping(Protocol):
+    """Decides which labels mean the same.
+
+    Attributes:
+        name: One of ``NAMES``.
+        version: Identifies the content: two scores with equal name and version were made
+            with the same groups.
+        shared: True when groups depend on the label alone, so that any two systems are
+            scored against the same partition.
+    """
+
+    name: str
+    version: str
+    shared: bool
+
+    def assign(
+        self, clips: Sequence[str], gold: LabelSets, pred: LabelSets, vocab: Sequence[str]
+    ) -> Grouped:
+        """Group the tokens of all clips.
+
+        Raises:
+            ScoreError: a clip has no usable groups.
+        """
+        ...
+
+
+class TableGrouping:
+    """Base of groupings that look a label up without regard to the clip."""
+
+    name = "table"
+    version = "1"
+    shared = True
+
+    def views(self, vocab: Sequence[str]) -> list[list[str | None]]:
+        """Group name of every label, per view; None = outside the table, dropped."""
+        raise NotImplementedError
+
+    def known(self, vocab: Sequence[str]) -> list[bool]:
+        """Whether the table holds each label."""
+        raise NotImplementedError
+
+    def assign(
+        self, clips: Sequence[str], gold: LabelSets, pred: LabelSets, vocab: Sequence[str]
+    ) -> Grouped:
+        """See :meth:`Grouping.assign`. Cost: one look-up per distinct label."""
+        known = np.array(self.known(vocab), bool)
+        views = []
+        for groups in self.views(vocab):
+            index: dict[str, int] = {}
+            ids = np.array(
+                [-1 if g is None else index.setdefault(g, len(index)) for g in groups], np.int64
+            )
+            views.append(Assignment(ids[gold.codes], ids[pred.codes], tuple(index)))
+        return Grouped(views, known[gold.codes], known[pred.codes])
+
+
+class ExactGrouping(TableGrouping):
+    """Labels are the same when spelled the same (case and outer spaces aside)."""
+
+    name = "exact"
+    version = "1"
+
+    def views(self, vocab: Sequence[str]) -> list[list[str | None]]:
+        """See :meth:`TableGrouping.views`."""
+        return [[" ".join(label.split()) for label in vocab]]
+
+    def known(self, vocab: Sequence[str]) -> list[bool]:
+        """Every label is known: its group is itself."""
+        return [True] * len(vocab)
+
+
+class MappingGrouping(TableGrouping):
+    """A grouping given as a dictionary; labels outside it stand for themselves."""
+
+    def __init__(
+        self, groups: Mapping[str, str], name: str = "mapping", version: str = "1"
+    ) -> None:
+        self.name, self.version = name, version
+        self._groups = {label.lower(): group for label, group in groups.items()}
+
+    def views(self, vocab: Sequence[str]) -> list[list[str | None]]:
+        """See :meth:`TableGrouping.views`; a lone label cannot meet a group's name."""
+        return [[f"={self._groups[x]}" if x in self._groups else x for x in vocab]]
+
+    def known(self, vocab: Sequence[str]) -> list[bool]:
+        """Whether each label is in the dictionary."""
+        return [label in self._groups for label in vocab]
+
+
+def open_grouping(
+    name: str,
+    path: Path | str | None = None,
+    tables: Path | str | None = None,
+    engine: object | None = None,
+) -> Grouping:
+    """Open a grouping by its name.
+
+    Args:
+        name: "exact", "cached", "lexicon", "ew2025", "ew2026" or "llm".
+        path: "cached": the answers (zip, folder of .npy, or JSON). "llm": cache folder.
+        tables: "ew2025"/"ew2026": folder with the official tables.
+        engine: "llm": a judge, e.g. ``emolib.judging.EngineJudge(engine)``.
+
+    Raises:
+        ScoreError: unknown name, or something it needs was not given.
+        DataError: a file is missing or cannot be read.
+    """
+    if name == "exact":
+        return ExactGrouping()
+    if name == "cached":
+        from emolib.scoring.cached import CachedGrouping
+
+        if path is None:
+            raise ScoreError("grouping 'cached' needs the stored answers: give --groups PATH")
+        return CachedGrouping.read(Path(path))
+    raise ScoreError(f"unknown grouping {name!r}: choose from {', '.join(NAMES)}")

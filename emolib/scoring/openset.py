@@ -1,0 +1,403 @@
+"""MER2024-OV set accuracy, recall and Avg, with everything needed to judge them.
+
+Let ``g`` give a label's group. For one clip with gold labels Y and predicted labels P
+
+    accuracy = |g(Y) ∩ g(P)| / |g(P)|,   recall = |g(Y) ∩ g(P)| / |g(Y)|,
+
+both 0 when P is empty. A data set's accuracy and recall are the means over clips, its
+``avg`` is the mean of the two, its ``f1`` the harmonic mean of the two *means* (the F_s of
+MER2025/2026; not a mean of per-clip F). "Accuracy" is set precision.
+
+Source: MERTools 89120b7, ``MER2024/main-ov.py:52-99``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import fsum
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from emolib.errors import ScoreError
+from emolib.scoring import constant, uncertainty
+from emolib.scoring.encode import LabelSets, distinct, encode, overlap
+from emolib.scoring.grouping import Assignment, Grouped, Grouping
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = ("accuracy", "recall", "avg", "f1", "labels_per_clip")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipCounts:
+    """Group counts of every clip under one assignment, int64 [clips] each."""
+
+    gold: np.ndarray
+    pred: np.ndarray
+    hits: np.ndarray
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Clips whose gold has a group: the others do not enter the means, bool [clips]."""
+        return self.gold > 0
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Set precision of every clip, float64 [clips] in [0, 1]."""
+        return self.hits / np.maximum(self.pred, 1)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """Set recall of every clip, float64 [clips] in [0, 1]."""
+        return self.hits / np.maximum(self.gold, 1)
+
+
+def count_groups(
+    view: Assignment, gold_rows: np.ndarray, pred_rows: np.ndarray, n: int
+) -> ClipCounts:
+    """Count distinct gold, predicted and common groups of every clip.
+
+    Args:
+        view: Groups of the tokens.
+        gold_rows: int64 [gold tokens], clip of each.
+        pred_rows: int64 [predicted tokens].
+        n: Number of clips.
+
+    Returns:
+        See :class:`ClipCounts`. Cost: three sorts, n log n in the number of tokens.
+    """
+    size = max(len(view.names), 1)
+    g = distinct(gold_rows, view.gold, size)
+    p = distinct(pred_rows, view.pred, size)
+    counts = [np.bincount(keys // size, minlength=n) for keys in (g, p, overlap(g, p))]
+    return ClipCounts(*counts)
+
+
+def columns_of(counts: Sequence[ClipCounts]) -> np.ndarray:
+    """Per-clip columns whose means the scores are functions of.
+
+    Returns:
+        float64 [clips, 3 * views]: accuracy, recall and validity of each view; the first two
+        are 0 where the clip is not valid.
+    """
+    parts = [c for v in counts for c in (v.accuracy * v.valid, v.recall * v.valid, v.valid)]
+    return np.column_stack(parts).astype(float)
+
+
+def score_means(means: np.ndarray) -> np.ndarray:
+    """Scores as a function of column means.
+
+    Args:
+        means: float64 [..., 3 * views + 1]: :func:`columns_of`, then labels per clip.
+
+    Returns:
+        float64 [..., 5] in the order of ``METRICS``; views are averaged, F1 after it is formed.
+    """
+    valid = np.maximum(means[..., 2:-1:3], 1e-300)
+    precision, recall = means[..., 0:-1:3] / valid, means[..., 1:-1:3] / valid
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    p, r = precision.mean(axis=-1), recall.mean(axis=-1)
+    return np.stack([p, r, (p + r) / 2, f1.mean(axis=-1), means[..., -1]], axis=-1)
+
+
+def exact_means(columns: np.ndarray) -> np.ndarray:
+    """Column means without rounding drift: the order of clips cannot change the last digit."""
+    return np.array([fsum(column) / len(columns) for column in columns.T.tolist()])
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """The result of scoring one system. Fractions, never percent.
+
+    Attributes:
+        n: Clips scored.
+        accuracy: Mean set precision, in [0, 1]. Wheels: level 1, mean over five wheels.
+        recall: Mean set recall, in [0, 1].
+        avg: (accuracy + recall) / 2, the MER2024-OV ranking score.
+        f1: Harmonic mean of ``accuracy`` and ``recall`` (wheels: formed per wheel, then averaged).
+        labels_per_clip: Mean number of distinct predicted labels.
+        coverage: Share of all gold and predicted labels that the grouping knows.
+        coverage_gold: The same over gold labels.
+        coverage_pred: The same over predicted labels.
+        grouping: ``{"name", "version"}``.
+        names: How many clips were dropped or zeroed, by reason; empty when none.
+        wheel: Wheel scores (``m1``, ``m2``, ``m3_level1``, ``m3_level2``, ``ranking``) or None.
+        resamples: Bootstrap resamples behind ``ci95``.
+        seed: Their seed.
+    """
+
+    n: int
+    accuracy: float
+    recall: float
+    avg: float
+    f1: float
+    labels_per_clip: float
+    coverage: float
+    coverage_gold: float
+    coverage_pred: float
+    grouping: dict[str, str]
+    names: dict[str, int]
+    wheel: dict[str, Any] | None
+    resamples: int
+    seed: int
+    data: ScoreData = field(repr=False)
+
+    @cached_property
+    def intervals(self) -> uncertainty.Intervals:
+        """Bootstrap over clips, in the order of ``METRICS``."""
+        return uncertainty.bootstrap(self.data.columns, score_means, self.resamples, self.seed)
+
+    @cached_property
+    def ci95(self) -> dict[str, list[float]]:
+        """95 % intervals [lo, hi]: percentile under the metric's name, BCa under name + "_bca".
+
+        Empty when ``resamples`` is 0.
+        """
+        if not self.resamples:
+            return {}
+        found = self.intervals
+        plain = {m: found.percentile[i].tolist() for i, m in enumerate(METRICS)}
+        return plain | {f"{m}_bca": found.bca[i].tolist() for i, m in enumerate(METRICS)}
+
+    @cached_property
+    def constant_list(self) -> dict[str, Any]:
+        """The one list that, given for every clip, has the highest Avg on these clips.
+
+        Chosen with knowledge of the gold labels and without any model: a system that does not
+        clearly beat it has shown nothing. Keys: labels, accuracy, recall, avg, f1.
+        """
+        return constant.best_constant(self.data)
+
+    @cached_property
+    def per_clip(self) -> pd.DataFrame:
+        """One row a clip: name, scores, counts, labels, groups and hits, in the gold's order."""
+        return self.data.frame()
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values under the keys ``emolib score --json`` writes."""
+        result: dict[str, Any] = {
+            "n": self.n,
+            "accuracy": self.accuracy,
+            "recall": self.recall,
+            "avg": self.avg,
+            "f1": self.f1,
+            "labels_per_clip": self.labels_per_clip,
+            "coverage": self.coverage,
+            "constant_list": self.constant_list,
+            "ci95": self.ci95,
+            "grouping": dict(self.grouping),
+        }
+        if self.names:
+            result["names"] = dict(self.names)
+        if self.wheel is not None:
+            result["wheel"] = self.wheel
+        return result
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreData:
+    """What a score was computed from; kept so that tables and tests need no second pass."""
+
+    clips: list[str]
+    gold: LabelSets
+    pred: LabelSets
+    vocab: list[str]
+    grouped: Grouped
+    shared: bool
+    counts: list[ClipCounts]
+    columns: np.ndarray
+
+    def frame(self) -> pd.DataFrame:
+        """Build :attr:`Score.per_clip`. Groups and hits are those of the first view."""
+        import pandas as pd
+
+        view = self.grouped.views[0]
+
+        def texts(sets: LabelSets, ids: np.ndarray, names: Sequence[str]) -> list[list[str]]:
+            bounds = zip(sets.offsets[:-1].tolist(), sets.offsets[1:].tolist(), strict=True)
+            flat = ids.tolist()
+            return [
+                list(dict.fromkeys(names[i] for i in flat[start:end] if i >= 0))
+                for start, end in bounds
+            ]
+
+        gold_groups = texts(self.gold, view.gold, view.names)
+        pred_groups = texts(self.pred, view.pred, view.names)
+        columns, views = self.columns, len(self.counts)
+        valid = np.maximum(columns[:, 2:-1:3].sum(axis=1), 1)
+        return pd.DataFrame(
+            {
+                "name": self.clips,
+                "accuracy": columns[:, 0:-1:3].sum(axis=1) / (valid if views > 1 else 1),
+                "recall": columns[:, 1:-1:3].sum(axis=1) / (valid if views > 1 else 1),
+                "n_gold": self.counts[0].gold,
+                "n_predicted": self.counts[0].pred,
+                "n_hits": self.counts[0].hits,
+                "gold": texts(self.gold, self.gold.codes, self.vocab),
+                "predicted": texts(self.pred, self.pred.codes, self.vocab),
+                "gold_groups": gold_groups,
+                "predicted_groups": pred_groups,
+                "hits": [
+                    [g for g in groups if g in set(found)]
+                    for groups, found in zip(gold_groups, pred_groups, strict=True)
+                ],
+            }
+        )
+
+
+def score(
+    gold: Mapping[str, Sequence[str]],
+    pred: Mapping[str, Sequence[str]],
+    grouping: Grouping,
+    *,
+    missing: Literal["error", "drop", "zero"] = "error",
+    extra: Literal["error", "drop"] = "error",
+    empty_gold: Literal["error", "drop"] = "error",
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> Score:
+    """Score one system's labels against the gold labels.
+
+    Labels are compared lower-cased and otherwise as given: parse texts first with
+    :func:`emolib.labels.parse_labels`. Time and memory grow linearly with the clips; a
+    million clips take about a second with a grouping that is shared by all clips.
+
+    Args:
+        gold: Clip name -> reference labels.
+        pred: Clip name -> predicted labels; an empty list scores 0.
+        grouping: Which labels are the same, see :func:`emolib.scoring.grouping.open_grouping`.
+        missing: Gold clips without a prediction: "error", "drop" from the means, or "zero".
+        extra: Predictions without gold: "error" or "drop".
+        empty_gold: Clips without gold labels, for which recall is undefined: "error" or "drop".
+        resamples: Bootstrap resamples; 0 = no intervals.
+        seed: Seed of the resampling.
+
+    Raises:
+        ScoreError: names do not match, no clip is left, labels are not lists of strings, or
+            the grouping cannot group a clip.
+    """
+    clips, dropped = _match_names(gold, pred, missing, extra)
+    empty = [name for name in clips if not len(gold[name])]
+    if empty and empty_gold == "error":
+        raise ScoreError(
+            f"{len(empty)} clips have no gold label (first: {empty[0]!r}), so recall is "
+            "undefined: fix the gold file or drop them by name (--empty-gold drop)"
+        )
+    if empty:
+        without = set(empty)
+        clips = [name for name in clips if name not in without]
+        dropped["empty_gold_dropped"] = len(empty)
+    if not clips:
+        raise ScoreError("no clip left to score: gold and predictions share no usable name")
+    nothing: tuple[str, ...] = ()
+    gold_sets, pred_sets, vocab = encode(
+        map(gold.__getitem__, clips), [pred.get(name, nothing) for name in clips]
+    )
+    return score_sets(
+        clips, gold_sets, pred_sets, vocab, grouping, resamples=resamples, seed=seed, names=dropped
+    )
+
+
+def score_sets(
+    clips: list[str],
+    gold: LabelSets,
+    pred: LabelSets,
+    vocab: list[str],
+    grouping: Grouping,
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+    names: dict[str, int] | None = None,
+) -> Score:
+    """Score encoded labels; :func:`score` is the door for dictionaries of lists.
+
+    Raises:
+        ScoreError: the grouping cannot group a clip, or knows no gold label at all.
+    """
+    grouped = grouping.assign(clips, gold, pred, vocab)
+    rows = gold.rows(), pred.rows()
+    n = len(clips)
+    counts = [count_groups(view, *rows, n) for view in grouped.views]
+    if not all(c.valid.any() for c in counts):
+        raise ScoreError(
+            f"grouping {grouping.name} ({grouping.version}) knows none of the gold labels"
+        )
+    size = max(len(vocab), 1)
+    n_labels = np.bincount(distinct(rows[1], pred.codes, size) // size, minlength=n)
+    columns = np.column_stack([columns_of(counts), n_labels])
+    accuracy, recall, avg, f1, labels_per_clip = score_means(exact_means(columns)).tolist()
+    known = grouped.known_gold, grouped.known_pred
+    return Score(
+        n=n,
+        accuracy=accuracy,
+        recall=recall,
+        avg=avg,
+        f1=f1,
+        labels_per_clip=labels_per_clip,
+        coverage=_share(known[0].sum() + known[1].sum(), len(known[0]) + len(known[1])),
+        coverage_gold=_share(known[0].sum(), len(known[0])),
+        coverage_pred=_share(known[1].sum(), len(known[1])),
+        grouping={"name": grouping.name, "version": grouping.version},
+        names=names or {},
+        wheel=_wheel_tables(grouped, rows, n, grouping),
+        resamples=resamples,
+        seed=seed,
+        data=ScoreData(clips, gold, pred, vocab, grouped, grouping.shared, counts, columns),
+    )
+
+
+def _share(part: int, whole: int) -> float:
+    return float(part / whole) if whole else 1.0
+
+
+def _wheel_tables(
+    grouped: Grouped, rows: tuple[np.ndarray, np.ndarray], n: int, grouping: Grouping
+) -> dict[str, Any] | None:
+    """Scores of every further table, and the year's ranking score."""
+    if not grouped.tables:
+        return None
+    tables: dict[str, Any] = {}
+    for name, views in grouped.tables.items():
+        columns = columns_of([count_groups(view, *rows, n) for view in views])
+        means = exact_means(np.column_stack([columns, np.zeros(n)]))
+        precision, recall, _, f1, _ = score_means(means).tolist()
+        tables[name] = {"f1": f1, "precision": precision, "recall": recall}
+    ranked: Sequence[str] = getattr(grouping, "ranked_by", ())
+    tables["ranking"] = fsum(tables[name]["f1"] for name in ranked) / max(len(ranked), 1)
+    return tables
+
+
+def _match_names(
+    gold: Mapping[str, Sequence[str]],
+    pred: Mapping[str, Sequence[str]],
+    missing: str,
+    extra: str,
+) -> tuple[list[str], dict[str, int]]:
+    """Clips to score, in the gold's order, and what was done about the others."""
+    if missing not in ("error", "drop", "zero") or extra not in ("error", "drop"):
+        raise ValueError(f"missing={missing!r}, extra={extra!r}: see the docstring for choices")
+    dropped: dict[str, int] = {}
+    clips = list(gold)
+    if gold.keys() == pred.keys():
+        return clips, dropped
+    lost = [name for name in clips if name not in pred]
+    odd = [name for name in pred if name not in gold]
+    if lost and missing == "error":
+        raise ScoreError(
+            f"{len(lost)} of {len(clips)} gold clips have no prediction (first: {lost[0]!r}): "
+            "predict them, or say so: --missing zero scores them 0, --missing drop leaves them out"
+        )
+    if odd and extra == "error":
+        raise ScoreError(
+            f"{len(odd)} predictions have no gold clip (first: {odd[0]!r}): check that both files "
+            "are of the same set, or say so with --extra drop"
+        )
+    if lost:
+        dropped["missing_zeroed" if missing == "zero" else "missing_dropped"] = len(lost)
+    if odd:
+        dropped["extra_dropped"] = len(odd)
+    return clips if missing == "zero" else [name for name in clips if name in pred], dropped
