@@ -93,14 +93,16 @@ def text_tables(folders: Sequence[Path]) -> str:
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { margin-bottom: 0 } h2 { margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: 1rem }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem }
+h1 { margin-bottom: 0 }
+h2 { margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: 1rem }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem }
 th, td { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: left }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
 figure { margin: 1rem 0 } img { max-width: 100%; background: white }
-.meta, figcaption { opacity: .75; font-size: .9em } .note { background: var(--soft); padding: .3rem .7rem }
+.meta, figcaption { opacity: .75; font-size: .9em }
+.note { background: var(--soft); padding: .3rem .7rem }
 """
 
 
@@ -120,7 +122,8 @@ def write_report(outputs: Path, profile: str, folders: Sequence[Path]) -> Path:
     page = (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width'>"
-        f"<title>emolib {html.escape(profile)}</title><style>{_STYLE}</style>{''.join(body)}</html>\n"
+        f"<title>emolib {html.escape(profile)}</title><style>{_STYLE}</style>"
+        f"{''.join(body)}</html>\n"
     )
     return write_atomic(target, page)
 
