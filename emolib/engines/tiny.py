@@ -116,7 +116,15 @@ def _internvl(folder: Path, seed: int) -> None:
     )
 
     tokenizer = _tokenizer(
-        "<|endoftext|> <|im_start|> <|im_end|> <img> </img> <IMG_CONTEXT> <video>".split(),
+        [
+            "<|endoftext|>",
+            "<|im_start|>",
+            "<|im_end|>",
+            "<img>",
+            "</img>",
+            "<IMG_CONTEXT>",
+            "<video>",
+        ],
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
         extra_special_tokens={
