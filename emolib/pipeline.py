@@ -166,8 +166,15 @@ def _run_stage(
         for name, source in stage.feeds.items()
         if (folder := earlier[source].folder) is not None
     }
-    if not wanted and len(inputs) < len(stage.feeds):
+    own = profiles.stage_source(root, profile, stage.name).values
+    absent = [stage.feeds[name] for name in stage.feeds if name not in inputs and name not in own]
+    if absent and not wanted:
         return Outcome(stage, "not run")
+    if absent:
+        raise RunError(
+            f"{stage.name} reads {absent}, which has no finished run with today's parameters "
+            f"and code: begin there with --from {absent[0][:2]}"
+        )
     params = profiles.resolve(root, profile, stage.name, inputs)
     outputs = root / params.outputs
     key = stage_key(root, stage.name, params)
@@ -197,7 +204,7 @@ def _execute(
     from papermill.exceptions import PapermillExecutionError
 
     folder = Path(extra["run_dir"])
-    values = {**profiles.stage_source(root, profile, stage.name).values, **extra}
+    own = profiles.stage_source(root, profile, stage.name).values
     started = time.monotonic()
     error = ""
     with _status_line(f"{label}  {stage.title}", folder / ".progress.json", out):
@@ -205,11 +212,12 @@ def _execute(
             papermill.execute_notebook(
                 str(root / "notebooks" / f"{stage.name}.ipynb"),
                 str(folder / "notebook.ipynb"),
-                parameters=values,
+                parameters={**own, **extra},
                 kernel_name="python3",
                 cwd=str(root),
                 progress_bar=False,
                 log_output=False,
+                extra_arguments=["--IPKernelApp.log_level=40"],
             )
         except PapermillExecutionError as problem:
             error = f"{problem.ename}: {problem.evalue}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -45,6 +45,15 @@ class Progress:
         if note:
             self._bar.set_postfix_str(note, refresh=False)
         self._tell(note=note)
+
+    def follow(self, n: int, total: int, values: Mapping[str, float]) -> None:
+        """Go to ``n`` of ``total``, naming the loss: the callback a training reports to."""
+        if total != self.total:
+            self.total = total
+            self._bar.reset(total)
+            self.n = 0
+        loss = values.get("loss")
+        self.advance(n - self.n, note="" if loss is None else f"loss {loss:.3f}")
 
     def _tell(self, *, note: str = "", force: bool = False) -> None:
         now = time.monotonic()

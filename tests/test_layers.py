@@ -36,6 +36,7 @@ LAYERS = {
     "emolib.pairs": 4,
     "emolib.judging": 4,
     "emolib.training": 4,
+    "emolib.training_worker": 4,
     "emolib.predict": 4,
     "emolib.plots": 5,
     "emolib.report": 5,

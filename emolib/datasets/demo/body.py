@@ -108,7 +108,12 @@ class Body:
             for s in (-1, 1):
                 line(self.image, self.at([(s * 0.38, 0), (s * 0.34, 0.6), (0, 1.6)]), self._fold, 2)
         elif self.who.garment == "sweater":
-            line(self.image, self.at([(-0.36, 0.0), (-0.2, 0.26), (0.2, 0.26), (0.36, 0.0)]), light, 4)
+            line(
+                self.image,
+                self.at([(-0.36, 0.0), (-0.2, 0.26), (0.2, 0.26), (0.36, 0.0)]),
+                light,
+                4,
+            )
             for y in (0.9, 1.1):
                 line(self.image, self.at([(-1.0, y), (1.0, y)]), light, 2)
         else:
@@ -159,4 +164,6 @@ class Body:
             across = np.array([-direction[1], direction[0]])
             for k in (-0.07, 0.0, 0.07):
                 a = palm + across * k * u + direction * 0.05 * u
-                line(self.image, [tuple(a), tuple(a + direction * 0.12 * u)], mix(skin, edge, 0.8), 1)
+                line(
+                    self.image, [tuple(a), tuple(a + direction * 0.12 * u)], mix(skin, edge, 0.8), 1
+                )

@@ -50,7 +50,10 @@ _CLOTHES: dict[str, Color] = {
     "orange": (50, 128, 232),
     "turquoise": (164, 164, 60),
 }
-_CUTS = {"man": ("short", "side parting", "curly", "bald"), "woman": ("long", "bun", "bob", "curly")}
+_CUTS = {
+    "man": ("short", "side parting", "curly", "bald"),
+    "woman": ("long", "bun", "bob", "curly"),
+}
 _GARMENTS = ("t-shirt", "shirt", "sweater", "jacket")
 
 
@@ -105,8 +108,19 @@ def identity(domain: str, split: str, number: int) -> Identity:
     rng = keyed_rng("identity", domain, split, number)
     target = domain == "target"
     noun = "man" if rng.random() < 0.5 else "woman"
-    age = str(rng.choice(["young", "middle-aged", "old"], p=(0.3, 0.4, 0.3) if target else (0.6, 0.3, 0.1)))
-    skin = _SKINS[str(rng.choice(list(_SKINS), p=(0.1, 0.2, 0.3, 0.25, 0.15) if target else (0.25, 0.35, 0.2, 0.12, 0.08)))]
+    age = str(
+        rng.choice(
+            ["young", "middle-aged", "old"], p=(0.3, 0.4, 0.3) if target else (0.6, 0.3, 0.1)
+        )
+    )
+    skin = _SKINS[
+        str(
+            rng.choice(
+                list(_SKINS),
+                p=(0.1, 0.2, 0.3, 0.25, 0.15) if target else (0.25, 0.35, 0.2, 0.12, 0.08),
+            )
+        )
+    ]
     by_age = {
         "young": (0.35, 0.35, 0.18, 0.12, 0.0, 0.0),
         "middle-aged": (0.35, 0.3, 0.12, 0.08, 0.15, 0.0),

@@ -116,8 +116,14 @@ class Head:
         patch[:] = self.skin
         light, soft = shade(self.skin, 1.16), shade(self.skin, 0.8)
         for points, color in (
-            ([(-0.8, -1.1), (-0.5, -1.1), (-0.6, 0.2), (-0.45, 1.1), (-0.9, 1.1)], shade(self.skin, 0.84)),
-            ([(0.8, -1.1), (0.5, -1.1), (0.6, 0.2), (0.45, 1.1), (0.9, 1.1)], shade(self.skin, 0.8)),
+            (
+                [(-0.8, -1.1), (-0.5, -1.1), (-0.6, 0.2), (-0.45, 1.1), (-0.9, 1.1)],
+                shade(self.skin, 0.84),
+            ),
+            (
+                [(0.8, -1.1), (0.5, -1.1), (0.6, 0.2), (0.45, 1.1), (0.9, 1.1)],
+                shade(self.skin, 0.8),
+            ),
             (oval(0, -0.62, 0.42, 0.16), light),
             (oval(-0.33, -0.14, 0.25, 0.17), soft),
             (oval(0.33, -0.14, 0.25, 0.17), soft),
@@ -158,7 +164,9 @@ class Head:
             cx, cy = self.at([(gx, gy)])[0]
             disc(self.image, cx, cy, self.px(iris), (44, 52, 70))
             disc(self.image, cx, cy, self.px(iris * 0.58), (14, 12, 14))
-            disc(self.image, cx - self.px(0.03), cy - self.px(0.035), self.px(0.022), (250, 250, 250))
+            disc(
+                self.image, cx - self.px(0.03), cy - self.px(0.035), self.px(0.022), (250, 250, 250)
+            )
             line(self.image, self.at(bottom), self.dark, 1)
             line(self.image, self.at(top), self.ink, self.px(0.055))
         else:
@@ -194,7 +202,9 @@ class Head:
                       lift=0.08)  # fmt: skip
         line(self.image, tip, self.dark, self.px(0.04))
         lift = 0.03 if f.yaw >= 0 else -0.03
-        bridge = self.at([(lift + 0.06 * np.sign(lift), -0.1), (lift * 2.2, length - 0.04)], lift=0.05)
+        bridge = self.at(
+            [(lift + 0.06 * np.sign(lift), -0.1), (lift * 2.2, length - 0.04)], lift=0.05
+        )
         line(self.image, bridge, shade(self.skin, 0.8), 1)
         if f.nose > 0.2:
             for y in (-0.08, -0.01, 0.06):
@@ -232,7 +242,9 @@ class Head:
                 fill(self.image, self.at(np.vstack([up, low])), (236, 238, 238))
         else:
             line(self.image, self.at(inner_up), self.ink, self.px(0.04))
-        line(self.image, self.at(np.vstack([outer_up, outer_down])), shade(rose, 0.6), 1, closed=True)
+        line(
+            self.image, self.at(np.vstack([outer_up, outer_down])), shade(rose, 0.6), 1, closed=True
+        )
 
     def _marks(self) -> None:
         f = self.face
@@ -268,9 +280,26 @@ class Head:
         cap = [(-0.8, -0.15), (-0.82, -0.55), (-0.6, -0.95), (-0.25, rise), (0.25, rise),
                (0.6, -0.95), (0.82, -0.55), (0.8, -0.15), (0.68, -0.35)]  # fmt: skip
         fringe = {
-            "side parting": [(0.55, hairline), (0.1, hairline + 0.08), (-0.3, hairline - 0.06), (-0.62, hairline + 0.15)],
-            "bob": [(0.6, hairline + 0.1), (0.3, hairline), (0, hairline + 0.03), (-0.3, hairline), (-0.6, hairline + 0.1)],
-            "long": [(0.6, hairline + 0.1), (0.2, hairline - 0.14), (0, hairline - 0.2), (-0.2, hairline - 0.14), (-0.6, hairline + 0.1)],
+            "side parting": [
+                (0.55, hairline),
+                (0.1, hairline + 0.08),
+                (-0.3, hairline - 0.06),
+                (-0.62, hairline + 0.15),
+            ],
+            "bob": [
+                (0.6, hairline + 0.1),
+                (0.3, hairline),
+                (0, hairline + 0.03),
+                (-0.3, hairline),
+                (-0.6, hairline + 0.1),
+            ],
+            "long": [
+                (0.6, hairline + 0.1),
+                (0.2, hairline - 0.14),
+                (0, hairline - 0.2),
+                (-0.2, hairline - 0.14),
+                (-0.6, hairline + 0.1),
+            ],
         }.get(cut, [(0.55, hairline + 0.05), (0, hairline - 0.07), (-0.55, hairline + 0.05)])
         points = self.flat(smooth([*cap, *fringe, (-0.68, -0.35)]))
         fill(self.image, points, hair)

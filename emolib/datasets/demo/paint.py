@@ -28,9 +28,7 @@ def line(
     image: np.ndarray, points: Points, color: Color, width: float, closed: bool = False
 ) -> None:
     """Draw a polyline ``width`` pixels thick (at least 1), with round ends."""
-    cv2.polylines(
-        image, [_fixed(points)], closed, color, max(1, round(width)), cv2.LINE_AA, _SHIFT
-    )
+    cv2.polylines(image, [_fixed(points)], closed, color, max(1, round(width)), cv2.LINE_AA, _SHIFT)
 
 
 def oval(cx: float, cy: float, rx: float, ry: float, angle: float = 0.0) -> np.ndarray:
