@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, fsum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 2_000  # labels in a list; real vocabularies are far smaller
 _CANDIDATES = 256  # per-clip groupings only: most frequent gold labels tried
-_CLIPS = 20_000  # per-clip groupings only: clips the list is chosen on
+_CLIPS = 4_000  # per-clip groupings only: clips the list is chosen on
 
 
 def best_constant(data: ScoreData) -> dict[str, Any]:
@@ -55,9 +55,11 @@ def _gains(data: ScoreData, view: int) -> tuple[np.ndarray, np.ndarray]:
     keys = distinct(data.gold.rows(), groups.gold, size)
     rows, ids = keys // size, keys % size
     n = data.counts[view].valid.sum()
-    freq = np.bincount(ids, minlength=size) / n
-    weight = np.bincount(ids, 1 / data.counts[view].gold[rows], minlength=size) / n
-    return freq, weight
+    # Whole numbers are counted first, so that the order of clips cannot change a digit.
+    lengths = data.counts[view].gold[rows]
+    width = int(lengths.max()) + 1
+    table = np.bincount(ids * width + lengths, minlength=size * width).reshape(size, width)
+    return table.sum(axis=1) / n, table @ (1 / np.maximum(np.arange(width), 1)) / n
 
 
 def _common_label(data: ScoreData, view: int) -> np.ndarray:
@@ -97,31 +99,36 @@ def _gold_codes(data: ScoreData) -> list[int]:
 
 
 def _greedy_shared(data: ScoreData, longest: int) -> dict[str, Any]:
-    from emolib.scoring.openset import score_means
-
-    codes = _gold_codes(data)
-    tables = []
+    codes = np.array(_gold_codes(data))
+    freq, weight, groups = [], [], []
     for number, view in enumerate(data.grouped.views):
         group_of = np.full(len(data.vocab), -1)
         group_of[data.gold.codes] = view.gold
-        tables.append((*_gains(data, number), group_of))
+        groups.append(group_of[codes])
+        gains = _gains(data, number)
+        freq.append(np.where(groups[-1] >= 0, gains[0][groups[-1]], 0))
+        weight.append(np.where(groups[-1] >= 0, gains[1][groups[-1]], 0))
+    group, gain = np.array(groups), np.array([freq, weight])  # [views, labels], [2, views, labels]
+    new = group >= 0  # the label brings a group that the list does not have yet
+    size, hits = np.zeros((len(group), 1)), np.zeros((2, len(group), 1))
     chosen: list[int] = []
-    best = np.zeros(5)
-    while len(chosen) < longest:
-        trials = []
-        for code in codes:
-            means = []
-            for freq, weight, group_of in tables:
-                groups = {g for c in [*chosen, code] if (g := int(group_of[c])) >= 0}
-                have = list(groups)
-                means += [freq[have].sum() / max(len(have), 1), weight[have].sum(), 1.0]
-            trials.append(score_means(np.array([*means, 0.0])))
-        top = int(np.argmax(np.round([t[2] for t in trials], 12)))
-        if trials[top][2] <= best[2] + 1e-12:
+    best = np.zeros(4)
+    while len(chosen) < min(longest, len(codes)):
+        p = (hits[0] + gain[0] * new) / np.maximum(size + new, 1)
+        r = hits[1] + gain[1] * new
+        value = np.round((p + r).mean(axis=0) / 2, 12)
+        value[chosen] = -1
+        top = int(np.argmax(value))
+        if value[top] <= best[2] + 1e-12:
             break
-        best = trials[top]
-        chosen.append(codes[top])
-    return _result(data, chosen or codes[:1], best)
+        p, r = p[:, top], r[:, top]
+        f1 = 2 * p * r / np.maximum(p + r, 1e-300)
+        best = np.array([p.mean(), r.mean(), (p + r).mean() / 2, f1.mean()])
+        size = size + new[:, top : top + 1]
+        hits = hits + (gain * new)[:, :, top : top + 1]
+        new &= group != group[:, top : top + 1]
+        chosen.append(top)
+    return _result(data, [int(codes[c]) for c in chosen] or [int(codes[0])], best)
 
 
 def _greedy_per_clip(data: ScoreData, longest: int) -> dict[str, Any]:
@@ -134,7 +141,7 @@ def _greedy_per_clip(data: ScoreData, longest: int) -> dict[str, Any]:
     picked = [codes[c] for c in chosen] or codes[:1]
     column[:] = -1
     column[picked] = np.arange(len(picked))
-    means = np.zeros(2)
+    sums: list[tuple[float, float]] = []
     for start in range(0, len(data.clips), _CLIPS):
         part = np.arange(start, min(start + _CLIPS, len(data.clips)))
         groups, hit = _constant_groups(data, column, part)
@@ -142,11 +149,9 @@ def _greedy_per_clip(data: ScoreData, longest: int) -> dict[str, Any]:
         for k in range(1, groups.shape[1]):
             new[:, k] = (groups[:, :k] != groups[:, k : k + 1]).all(axis=1)
         hits = (new & hit).sum(axis=1)
-        means += [
-            (hits / new.sum(axis=1)).sum(),
-            (hits / data.counts[0].gold[part]).sum(),
-        ]
-    p, r = means / len(data.clips)
+        accuracy, recall = hits / new.sum(axis=1), hits / data.counts[0].gold[part]
+        sums.append((fsum(accuracy.tolist()), fsum(recall.tolist())))
+    p, r = np.array([fsum(side) for side in zip(*sums, strict=True)]) / len(data.clips)
     return _result(data, picked, np.array([p, r, (p + r) / 2, 2 * p * r / max(p + r, 1e-300)]))
 
 
