@@ -44,8 +44,9 @@ class Pair:
     error: str | None = None
 
 
-_NUMBER = re.compile(r"(?<![\w.])(?:0?\.\d+|[01](?:\.\d+)?)(?![\w%]|\.\d)")
-_OTHER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?\s*(?:%|/\s*\d+)")
+# ASCII classes: in Chinese text a digit stands directly beside a character, which is a \w.
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])(?:0?\.\d+|[01](?:\.\d+)?)(?![A-Za-z0-9_%]|\.\d)")
+_OTHER = re.compile(r"(?<![A-Za-z0-9_.])\d+(?:\.\d+)?\s*(?:%|/\s*\d+)|(?<![\d.])-\.?\d")
 # "between 0 and 1", "0-1" and "out of 1" repeat the question; "1." and "2." at a line's start
 # number the captions.
 _ECHO = re.compile(
