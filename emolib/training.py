@@ -313,6 +313,7 @@ def _command(
         "logging_steps": 1,
         "report_to": "none",
         "push_to_hub": False,
+        "check_model": False,  # would ask a hub whether the weights are the newest
         "output_dir": out,
         "add_version": False,
         "deepspeed": lora.deepspeed or None,
@@ -378,10 +379,8 @@ def _run(
             _end(worker)
     if code != 0:
         lines = (out / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()
-        tail = "\n".join(lines[-_TAIL:])
-        raise TrainingError(
-            f"training failed (exit code {code}); {out / 'train.log'} ends:\n{tail}"
-        )
+        tail = "\n".join([f"{out / 'train.log'} ends:", *lines[-_TAIL:]])
+        raise TrainingError(f"training failed (exit code {code}); {tail}")
 
 
 def _report(
