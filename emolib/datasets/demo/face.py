@@ -83,8 +83,12 @@ class Head:
     # -- the face ----------------------------------------------------------------------------
     def draw(self) -> None:
         """Draw the head in front of neck and body."""
-        self._ears()
+        turned = abs(self.face.yaw) > 0.4
+        if not turned:
+            self._ears()
         self._skin()
+        if turned:
+            self._ears()
         self._beard()
         for side in (-1, 1):
             self._eye(side)
@@ -98,9 +102,10 @@ class Head:
 
     def _ears(self) -> None:
         for side in (-1, 1):
-            if side * self.face.yaw > 0.5:  # hidden by the turn
+            if side * self.face.yaw > 0.4:  # hidden by the turn
                 continue
-            ear = self.flat(oval(side * 0.76 - self._sin[0] * 0.25, 0.02, 0.12, 0.22))
+            near = 0.55 * self._sin[0] if abs(self.face.yaw) > 0.4 else 0.0
+            ear = self.flat(oval(side * 0.76 + near, 0.02, 0.12, 0.22))
             fill(self.image, ear, shade(self.skin, 0.88))
             line(self.image, ear, self.dark, 1, closed=True)
 
@@ -198,8 +203,9 @@ class Head:
 
     def _nose(self) -> None:
         f, length = self.face, 0.26 * self.who.nose
+        out = 0.08 + 0.22 * max(0.0, abs(f.yaw) - 0.4)
         tip = self.at([(-0.1, length), (-0.05, length + 0.06), (0.05, length + 0.06), (0.1, length)],
-                      lift=0.08)  # fmt: skip
+                      lift=out)  # fmt: skip
         line(self.image, tip, self.dark, self.px(0.04))
         lift = 0.03 if f.yaw >= 0 else -0.03
         bridge = self.at(
