@@ -1,1 +1,51 @@
 """One interface over in-process models and model servers: ``open_engine(params)``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from emolib.engines.base import Engine, Reply, Request, answer_all
+from emolib.params.schemas import ModelParams
+
+__all__ = ["Engine", "Reply", "Request", "answer_all", "open_engine"]
+
+
+def open_engine(
+    params: ModelParams,
+    *,
+    name: str,
+    adapters: Sequence[Path] = (),
+    cache: Path | None = None,
+) -> Engine:
+    """Open the model that ``params`` describe. Use the result as a context manager.
+
+    Args:
+        params: See :class:`emolib.params.ModelParams`.
+        name: Short name for tables, e.g. "internvl".
+        adapters: LoRA folders, applied in order after ``params.adapters``.
+        cache: Where "tiny:" checkpoints are kept; None = ``outputs/models``.
+
+    Raises:
+        MissingModelError: model or adapter is not on this machine.
+        MissingDependencyError: the engine's packages are not installed.
+        EngineError: the model cannot be loaded, or nothing answers at ``base_url``.
+
+    Example:
+        >>> with open_engine(ModelParams(model="tiny:internvl"), name="tiny") as engine:
+        ...     [reply] = answer_all(engine, [Request("1", "Describe.")])  # doctest: +SKIP
+    """
+    if params.engine == "server":
+        from emolib.engines.server import ServerEngine
+
+        if adapters or params.adapters:
+            from emolib.errors import EngineError
+
+            raise EngineError(
+                f"{name}: a server applies its own adapters; name the adapter the server "
+                "knows in 'model' instead of giving folders"
+            )
+        return ServerEngine(params, name)
+    from emolib.engines.local import LocalEngine
+
+    return LocalEngine(params, name, adapters, cache)

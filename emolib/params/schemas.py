@@ -62,9 +62,9 @@ class ModelParams(Schema):
 
     Attributes:
         engine: "transformers" (in this process) or "server" (any OpenAI-compatible address).
-        model: Local folder, hub id, or "tiny:internvl" / "tiny:qwen2_5_vl" (a few thousand
-            random weights of the real architecture, built on first use). For "server" the
-            name the server knows it by.
+        model: Local folder, hub id, or "tiny:internvl" / "tiny:llava" (some 200,000 random
+            weights of the real architecture, built on first use). For "server" the name the
+            server knows it by.
         model_type: ms-swift's model type; "" = found from the folder's config.
         template: ms-swift's template; "" = the model type's own.
         adapters: LoRA folders, applied in order.
@@ -74,6 +74,8 @@ class ModelParams(Schema):
         batch_size: Requests computed together ("transformers").
         max_length: Longest prompt in tokens, images included; 0 = the model's own limit.
             A longer prompt is that row's error, never cut.
+        max_tiles: Most tiles one image is cut into (InternVL family); 0 = the model's own
+            limit. Six frames fit 8,192 tokens with at most 4.
         decoding: See :class:`Decoding`.
         base_url: "server": address up to and including ``/v1``.
         api_key_env: "server": *name* of the environment variable with the key; "" = none.
@@ -94,6 +96,7 @@ class ModelParams(Schema):
     attention: Literal["", "eager", "sdpa", "flash_attn"] = ""
     batch_size: int = Field(default=1, ge=1)
     max_length: int = Field(default=0, ge=0)
+    max_tiles: int = Field(default=0, ge=0)
     decoding: Decoding = Decoding()
     base_url: str = ""
     api_key_env: str = ""

@@ -1,0 +1,185 @@
+"""Captions of images by several models (paper section 3.1.2, systems S2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emolib import prompts
+from emolib.datasets.clip import Clip
+from emolib.engines import open_engine
+from emolib.engines.base import Engine, Request
+from emolib.errors import MediaError
+from emolib.hashing import key_of, sha_file
+from emolib.inference import Task, ask
+from emolib.ledger import Ledger, Row
+from emolib.media.store import FrameStore
+from emolib.media.video import sample_frames
+from emolib.params.schemas import ModelParams
+from emolib.progress import track
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One frame taken out of a clip and stored.
+
+    Attributes:
+        clip: The clip's name.
+        index: Which of the clip's equal parts it is from.
+        pts_s: Its time stamp in the clip, in seconds.
+        sha: Content hash of its pixels.
+        path: The stored image.
+    """
+
+    clip: str
+    index: int
+    pts_s: float
+    sha: str
+    path: str
+
+
+def extract_images(
+    clips: Sequence[Clip], store: FrameStore, ledger: Ledger, *, frames: int, seed: int
+) -> tuple[list[Image], list[Row]]:
+    """Take one random frame from each of ``frames`` equal parts of every clip and store it.
+
+    Args:
+        clips: The clips.
+        store: Where images are kept, by content.
+        ledger: Remembers which clips are done.
+        frames: Parts and images per clip.
+        seed: Seed; a clip's frames do not depend on the other clips.
+
+    Returns:
+        The images in clip order, and one row per clip that could not be read.
+    """
+    images: list[Image] = []
+    failed: list[Row] = []
+    for clip in track(clips, "frames"):
+        row = _extract(clip, store, ledger, frames, seed)
+        if row["error"]:
+            failed.append({"clip": clip.name, "error": row["error"]})
+        images += [Image(clip=clip.name, **image) for image in row["images"]]
+    return images, failed
+
+
+def _extract(clip: Clip, store: FrameStore, ledger: Ledger, frames: int, seed: int) -> Row:
+    try:
+        content = sha_file(clip.video)
+    except OSError as error:
+        return {"error": f"{clip.video}: {error.strerror}", "images": []}
+    key = key_of(video=content, name=clip.name, frames=frames, seed=seed, rule="segments")
+    row = ledger.get(key)
+    if row is not None and all(Path(image["path"]).is_file() for image in row["images"]):
+        return row
+    row = {"key": key, "clip": clip.name, "error": None, "images": []}
+    try:
+        sample = sample_frames(clip.video, frames, rule="segments", seed=seed, name=clip.name)
+        for index, frame in enumerate(sample.frames):
+            path = store.put(frame.image)
+            row["images"].append(
+                {"index": index, "pts_s": frame.pts_s, "sha": frame.sha, "path": str(path)}
+            )
+    except MediaError as error:
+        row["error"] = str(error)
+    ledger.put(row)
+    return row
+
+
+def caption(images: Sequence[Image], engine: Engine, ledger: Ledger) -> list[dict[str, Any]]:
+    """Let one model describe every image with the paper's prompt.
+
+    Returns:
+        One plain row an image, in order: the image's fields, ``model``, ``prompt`` (its hash),
+        ``text``, ``error`` and ``finish_reason``.
+    """
+    tasks = [
+        Task(
+            id=f"{image.clip}#{image.index}@{engine.name}",
+            content={"image": image.sha, "prompt": prompts.CAPTION.template},
+            build=partial(_request, image),
+        )
+        for image in images
+    ]
+    rows = ask(tasks, engine, ledger, f"captions by {engine.name}")
+    return [
+        {
+            **asdict(image),
+            "model": engine.name,
+            "prompt": prompts.CAPTION.sha,
+            "text": row["text"],
+            "error": row["error"],
+            "finish_reason": row["finish_reason"],
+        }
+        for image, row in zip(images, rows.values(), strict=True)
+    ]
+
+
+def caption_by_all(
+    images: Sequence[Image],
+    generators: Sequence[str],
+    models: Mapping[str, ModelParams],
+    ledger: Path,
+    *,
+    cache: Path,
+) -> list[dict[str, Any]]:
+    """Let several models describe every image, one model in memory at a time.
+
+    Args:
+        images: The images.
+        generators: Names under ``models``.
+        models: The profile's models.
+        ledger: File of answers, shared by all of them.
+        cache: Where tiny checkpoints are kept.
+
+    Returns:
+        The rows of :func:`caption`, model after model.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in generators:
+        with open_engine(models[name], name=name, cache=cache) as engine, Ledger(ledger) as answers:
+            rows += caption(images, engine, answers)
+    return rows
+
+
+def count_captions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row a model: captions, errors, cut off at the token limit, median length in words."""
+    counts = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == model]
+        words = [len(row["text"].split()) for row in own if not row["error"]]
+        counts.append(
+            {
+                "model": model,
+                "captions": len(words),
+                "errors": len(own) - len(words),
+                "cut off": sum(row["finish_reason"] == "length" for row in own),
+                "words (median)": float(np.median(words)) if words else 0.0,
+            }
+        )
+    return counts
+
+
+def _request(image: Image) -> Request:
+    return Request(id="", prompt=prompts.CAPTION.template, images=(load_image(Path(image.path)),))
+
+
+def load_image(path: Path) -> np.ndarray:
+    """Read a stored image as uint8 RGB [height, width, 3].
+
+    Raises:
+        MediaError: missing or not an image.
+    """
+    from PIL import Image as Pillow
+    from PIL import UnidentifiedImageError
+
+    try:
+        with Pillow.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise MediaError(f"{path}: not a readable image: {error}") from None

@@ -1,0 +1,156 @@
+"""``emolib doctor``: what is installed, found, missing, and what to do next."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from emolib import pipeline
+from emolib.errors import EmolibError
+from emolib.params import profiles
+from emolib.params.loading import project_root
+from emolib.params.stages import SCHEMAS, StageParams
+from emolib.report import format_table
+
+_EXTRAS = {
+    "": "scores, media, notebooks",
+    "train": "models in this process, LoRA, faces, speech",
+    "lab": "JupyterLab",
+    "dev": "tests and checks",
+}
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "doctor",
+        help="what is installed, found, missing, and what to do next",
+        description="Check this machine and, given a profile, its parameter files, models and "
+        "data. Changes and downloads nothing. Exit code 1 when something needed is missing.",
+    )
+    parser.add_argument("profile", nargs="?", default="demo", help="default: demo")
+    parser.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the findings and what to do next."""
+    root = project_root()
+    todo: list[str] = []
+    print(f"Machine: {platform.platform()}, {os.cpu_count()} cores, {_memory()}, {_gpus()}")
+    free = shutil.disk_usage(root).free / 2**30
+    print(f"Disk: {free:.0f} GB free at {root}\n")
+    if free < 5:
+        todo.append("free some disk space: runs, images and checkpoints need a few GB")
+    print(format_table(["packages", "for", "state"], _packages(todo)))
+    print(f"\nProfile {args.profile}:")
+    base = profiles.base_params(root, args.profile)
+    print(format_table(["notebook", "parameters"], _stages(root, args.profile, todo), widest=100))
+    print()
+    print(format_table(["model", "where", "state"], _models(root, base, todo), widest=70))
+    print(f"\nData: {_data(root, base, todo)}")
+    print("\nNext:")
+    for step in todo or [f"emolib run {args.profile}"]:
+        print(f"  - {step}")
+    return 1 if todo else 0
+
+
+def _packages(todo: list[str]) -> list[list[str]]:
+    """One row an extra: whether every requirement of it is met."""
+    rows = []
+    requirements = [Requirement(text) for text in importlib.metadata.requires("emolib") or []]
+    for extra, purpose in _EXTRAS.items():
+        missing = []
+        for requirement in requirements:
+            marker = requirement.marker
+            wanted = marker is None if not extra else marker and marker.evaluate({"extra": extra})
+            if wanted:
+                try:
+                    found = importlib.metadata.version(requirement.name)
+                    if not requirement.specifier.contains(found, prereleases=True):
+                        missing.append(f"{requirement.name} {found}, need {requirement.specifier}")
+                except importlib.metadata.PackageNotFoundError:
+                    missing.append(requirement.name)
+        name = f"emolib[{extra}]" if extra else "emolib"
+        rows.append(
+            [name, purpose, "complete" if not missing else f"missing: {', '.join(missing)}"]
+        )
+        if missing and extra in ("", "train"):
+            todo.append(f"pip install -e '.[{extra or 'train'}]' -c constraints.txt")
+    return rows
+
+
+def _stages(root: Path, profile: str, todo: list[str]) -> list[list[str]]:
+    rows = []
+    for stage in pipeline.STAGES:
+        if stage.name not in SCHEMAS:
+            rows.append([stage.name, "not in this version"])
+            continue
+        try:
+            profiles.resolve(root, profile, stage.name, dict.fromkeys(stage.feeds, "."))
+            rows.append([stage.name, "ok"])
+        except EmolibError as error:
+            rows.append([stage.name, str(error)])
+            todo.append(f"mend params/{profile}/{stage.name}.yaml")
+    return rows
+
+
+def _models(root: Path, base: StageParams, todo: list[str]) -> list[list[str]]:
+    rows = []
+    for name, model in base.models.items():
+        state = "ok"
+        if model.engine == "server":
+            where = model.base_url
+            if model.api_key_env and model.api_key_env not in os.environ:
+                state = f"no key: set {model.api_key_env}"
+        elif model.model.startswith("tiny:"):
+            where, state = model.model, "built on first use"
+        else:
+            folder = root / Path(model.model).expanduser()
+            where = model.model
+            if not (folder / "config.json").is_file():
+                state = "hub id, fetched on first use" if model.allow_download else "no config.json"
+        if state.startswith("no "):
+            todo.append(f"model {name}: {state} ({where})")
+        rows.append([name, where, state])
+    return rows
+
+
+def _data(root: Path, base: StageParams, todo: list[str]) -> str:
+    if base.data.kind == "demo":
+        return f"generated on first use, {base.data.clips} clips"
+    from emolib.datasets.open import open_dataset
+
+    try:
+        clips = list(open_dataset(base.data, root / base.outputs))
+    except EmolibError as error:
+        todo.append(f"data: {error}")
+        return f"not usable: {error}"
+    labelled = sum(clip.labels is not None for clip in clips)
+    words = sum(clip.subtitle is not None for clip in clips)
+    return f"{len(clips)} clips, {labelled} with labels, {words} with words, in {base.data.root}"
+
+
+def _memory() -> str:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return f"{pages * size / 2**30:.0f} GB memory"
+
+
+def _gpus() -> str:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "no NVIDIA GPU"
+    import subprocess
+
+    found = subprocess.run(
+        [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+    )
+    return found.stdout.strip().replace("\n", "; ") or "no NVIDIA GPU answers"

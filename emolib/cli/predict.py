@@ -1,0 +1,112 @@
+"""``emolib predict``: emotion words for your own videos."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from emolib.errors import DataError, ParamsError
+
+_ABOUT = """\
+Describe each clip and list its emotion words. Writes one JSON line a clip (name, labels,
+description, system, status, error, ...) and prints a table. Clips that cannot be read get a
+line with their error; the others go on. The same command again repeats only what is missing.
+
+The models of profile `demo` are tiny and untrained: they show that the way works, not emotions.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "predict",
+        help="emotion words for video files or folders",
+        description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="video files or folders of them")
+    parser.add_argument("--profile", default="demo", help="folder under params/ (default: demo)")
+    parser.add_argument(
+        "--system",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a model of the profile's _base.yaml; may be given several times (default: internvl)",
+    )
+    parser.add_argument(
+        "--table", default="", help="CSV with the clips' words: columns name, subtitle"
+    )
+    parser.add_argument("--frames", type=int, default=6, help="frames per clip (default: 6)")
+    parser.add_argument("--face", action="store_true", help="show the model the face crop only")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("predictions.jsonl"),
+        metavar="FILE",
+        help="default: predictions.jsonl",
+    )
+    parser.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, write the file, print the table; 1 when a clip has an error row."""
+    from emolib.datasets.folder import clips_from_paths
+    from emolib.engines import open_engine
+    from emolib.files import write_jsonl
+    from emolib.ledger import Ledger
+    from emolib.params.loading import project_root
+    from emolib.params.media import FaceParams
+    from emolib.params.profiles import base_params
+    from emolib.predict import predict
+    from emolib.report import format_table
+
+    if args.frames < 1:
+        raise ParamsError(f"--frames {args.frames}: must be at least 1")
+    root = project_root()
+    base = base_params(root, args.profile)
+    systems = args.system or ["internvl"]
+    for name in systems:
+        if name not in base.models:
+            raise ParamsError(f"--system {name}: choose from {sorted(base.models)}")
+    if args.out.is_dir() or not args.out.parent.exists():
+        raise DataError(f"--out {args.out}: give a file in a folder that exists")
+    table = Path(args.table) if args.table else None
+    clips = clips_from_paths([Path(p) for p in args.paths], table=table)
+    outputs = root / base.outputs
+    rows = []
+    for name in systems:
+        with (
+            open_engine(base.models[name], name=name, cache=outputs / "models") as engine,
+            Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger,
+        ):
+            rows += predict(
+                clips,
+                engine,
+                ledger,
+                system=f"{name}{' (face crop)' if args.face else ''}",
+                frames=args.frames,
+                seed=base.seed,
+                view="face" if args.face else "whole",
+                face=FaceParams() if args.face else None,
+            )
+    write_jsonl(args.out, (row.to_json() for row in rows))
+    print(
+        format_table(
+            ["clip", "system", "labels", "description"],
+            [
+                [
+                    row.name,
+                    row.system,
+                    ", ".join(row.labels) or "-",
+                    f"ERROR {row.error}" if row.error else json.dumps(row.description)[1:-1],
+                ]
+                for row in rows
+            ],
+            widest=48,
+        )
+    )
+    failed = sum(row.status == "error" for row in rows)
+    print(f"\n{len(rows)} rows, {failed} with an error -> {args.out}")
+    return 1 if failed else 0

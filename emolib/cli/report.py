@@ -1,0 +1,46 @@
+"""``emolib report``: one HTML page over finished runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from emolib import report, runs
+from emolib.errors import RunError
+from emolib.params.loading import project_root
+from emolib.pipeline import STAGES, short
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "report",
+        help="one HTML page over finished runs",
+        description="Write outputs/<profile>/report.html over the named run folders, or over the "
+        "newest finished run of every stage of a profile.",
+    )
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders, or the name of one profile"
+    )
+    parser.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page and print its tables and path."""
+    root = project_root()
+    outputs = root / "outputs"
+    if len(args.runs) == 1 and (outputs / args.runs[0]).is_dir():
+        profile = args.runs[0]
+        found = [runs.latest(outputs, profile, stage.name) for stage in STAGES]
+        folders = [folder for folder in found if folder is not None]
+        if not folders:
+            raise RunError(f"{outputs / profile}: no finished run; try `emolib run {profile}`")
+    else:
+        folders = [Path(text) for text in args.runs]
+        for folder in folders:
+            runs.read_result(folder)
+        profile = runs.read_manifest(folders[0])["profile"]
+    print(report.text_tables(folders))
+    print(f"\nReport: {short(root, report.write_report(outputs, profile, folders))}")
+    return 0

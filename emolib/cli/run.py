@@ -1,0 +1,53 @@
+"""``emolib run``: all notebooks of a profile."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from emolib import pipeline, report
+from emolib.params.loading import project_root
+
+_ABOUT = """\
+Run the numbered notebooks of a profile in order. What is up to date is skipped, what was
+interrupted goes on where it stopped: after a crash, give the same command again.
+
+Profiles are the folders of params/: `demo` needs no data, weights, network or GPU.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "run",
+        help="run all notebooks of a profile, up-to-date ones skipped",
+        description=_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("profile", help="folder under params/, e.g. demo")
+    parser.add_argument(
+        "--from", dest="start", default="", metavar="NN", help="begin with this stage, e.g. 03"
+    )
+    parser.add_argument("--only", default="", metavar="NN", help="run this stage alone")
+    parser.add_argument(
+        "--fresh", action="store_true", help="redo the chosen stages, asking the models again"
+    )
+    parser.set_defaults(handler=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the notebooks, then print the tables and the report's path."""
+    root = project_root()
+    outcomes = pipeline.run_profile(
+        root, args.profile, start=args.start, only=args.only, fresh=args.fresh
+    )
+    failed = [o for o in outcomes if o.state == "failed"]
+    folders = [o.folder for o in outcomes if o.folder is not None and o.state != "failed"]
+    if folders:
+        print(report.text_tables(folders))
+        page = report.write_report(root / "outputs", args.profile, folders)
+        print("\nExecuted notebooks:")
+        for folder in folders:
+            print(f"  {pipeline.short(root, folder / 'notebook.ipynb')}")
+        print(f"Report: {pipeline.short(root, page)}")
+    return 1 if failed else 0

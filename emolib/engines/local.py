@@ -1,0 +1,324 @@
+"""Models in this process, through ms-swift's transformers engine."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import io
+import itertools
+import struct
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emolib.engines.base import EngineBase, Reply, Request
+from emolib.engines.fingerprint import fingerprint
+from emolib.engines.guard import guard, key_of
+from emolib.engines.swift_setup import find_model, import_swift, prepare_processor
+from emolib.errors import EngineError, MissingModelError
+from emolib.params.schemas import Decoding, ModelParams
+
+
+class LocalEngine(EngineBase):
+    """A model of this process; answers in the order asked, ``batch_size`` at a time.
+
+    Opening costs the import of torch and ms-swift once a process (about 10 s) and the
+    reading of the weights twice (fingerprint and load; the second time from the page cache).
+    A batch costs about as much as its longest prompt and its longest answer.
+
+    Sampling (temperature > 0) draws each answer from a generator seeded by the request's
+    content and ``decoding.seed``, so an answer depends neither on the batch it was in nor
+    on what was asked before.
+
+    Args:
+        params: The model; ``engine`` is not looked at.
+        name: Short name for tables.
+        adapters: LoRA folders, applied in order after ``params.adapters``.
+        cache: Where tiny checkpoints are kept; None = ``outputs/models``.
+
+    Raises:
+        MissingModelError: model or adapter not found.
+        EngineError: the model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        params: ModelParams,
+        name: str,
+        adapters: Sequence[Path] = (),
+        cache: Path | None = None,
+    ) -> None:
+        self.name = name
+        found = find_model(params, cache)
+        loras = [Path(a).expanduser() for a in params.adapters]
+        loras += [Path(a).expanduser() for a in adapters]
+        for lora in loras:
+            if not (lora / "adapter_config.json").is_file():
+                raise MissingModelError(f"{lora} has no adapter_config.json: not a LoRA folder")
+        self._batch = params.batch_size
+        self._decoding = params.decoding
+        dtype = found.dtype if params.dtype == "auto" else params.dtype
+        weights, lora_weights = fingerprint(found.path), [fingerprint(lora) for lora in loras]
+        import_swift(allow_download=params.allow_download)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # deprecations between torch, transformers, swift
+                self._engine = _load(params, found.path, found.model_type, dtype, loras)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(f"{params.model} cannot be loaded: {_line(error)}") from error
+        self.identity = {
+            "engine": "transformers",
+            "model": params.model if params.model.startswith("tiny:") else found.path.name,
+            "weights": weights,
+            "adapters": lora_weights,
+            "template": self._engine.template.template_meta.template_type,
+            "dtype": dtype,
+            "max_length": params.max_length,
+            "max_tiles": params.max_tiles,
+            "decoding": decoding_identity(params.decoding),
+        }
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """See :meth:`emolib.engines.base.Engine.stream`."""
+        if self._engine is None:
+            raise EngineError(f"engine {self.name!r} is closed")
+        source = iter(requests)
+        while batch := list(itertools.islice(source, self._batch)):
+            yield from self._answer(batch)
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        if self._engine is None:
+            return
+        self._engine = None
+        gc.collect()
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _answer(self, batch: list[Request]) -> list[Reply]:
+        start = time.perf_counter()
+        problems = {i: p for i, r in enumerate(batch) if (p := self._problem(r))}
+        good = [r for i, r in enumerate(batch) if i not in problems]
+        try:
+            answers: list[Any] = self._generate(good) if good else []
+        except Exception as error:
+            answers = [error] if len(good) == 1 else self._one_by_one(good)
+        seconds = (time.perf_counter() - start) / len(batch)
+        left = iter(answers)
+        return [
+            Reply(request.id, error=problems[i], seconds=seconds)
+            if i in problems
+            else self._reply(request, next(left), seconds)
+            for i, request in enumerate(batch)
+        ]
+
+    def _one_by_one(self, batch: list[Request]) -> list[Any]:
+        """Answer again singly after a batch failed as a whole (memory, one odd image)."""
+        import torch
+
+        answers: list[Any] = []
+        for request in batch:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            try:
+                answers += self._generate([request])
+            except Exception as error:
+                answers.append(error)
+        return answers
+
+    def _generate(self, batch: list[Request]) -> list[Any]:
+        """One response or exception per request."""
+        from swift.infer_engine import InferRequest, RequestConfig
+
+        template, decoding = self._engine.template, self._decoding
+        prepared: list[Any] = []
+        seeds: dict[str, int] = {}
+        for request in batch:
+            key = template.put(request.prompt)
+            seeds[key_of(key)] = _seed(decoding.seed, request)
+            media = "<image>" * len(request.images) + "<audio>" * len(request.audio)
+            messages = [{"role": "user", "content": media + key}]
+            if request.system is not None:
+                messages.insert(0, {"role": "system", "content": template.put(request.system)})
+            prepared.append(
+                InferRequest(
+                    messages=messages,
+                    images=[_image(image) for image in request.images],
+                    audios=[wav_bytes(a, request.sample_rate) for a in request.audio],
+                )
+            )
+        config = RequestConfig(
+            max_tokens=decoding.max_new_tokens,
+            temperature=0.0,  # ours is added by the hook, see _Sampler
+            repetition_penalty=decoding.repetition_penalty,
+            stop=list(decoding.stop),
+            return_details=True,
+        )
+
+        def sample(kwargs: dict[str, Any]) -> dict[str, Any]:
+            rows = [seeds[key_of(t.messages[0]["content"])] for t in kwargs["template_inputs"]]
+            kwargs["inputs"]["logits_processor"] = [_Sampler(decoding, rows)]
+            return kwargs
+
+        try:
+            hook = sample if decoding.temperature > 0 else None
+            return list(self._engine._infer(prepared, config, pre_infer_hook=hook))
+        finally:
+            template.forget()
+
+    def _reply(self, request: Request, answer: Any, seconds: float) -> Reply:
+        if isinstance(answer, Exception):
+            return Reply(request.id, error=_line(answer), seconds=seconds)
+        choice = answer.choices[0]
+        text, reason = choice.message.content, choice.finish_reason
+        ends = [at for stop in self._decoding.stop if stop and (at := text.find(stop)) >= 0]
+        if ends:
+            text, reason = text[: min(ends)], "stop"
+        elif choice.token_ids and choice.token_ids[-1] in self._end_ids:
+            reason = "stop"  # the end mark was the last token allowed
+        return Reply(
+            request.id,
+            text=text,
+            finish_reason=reason or "",
+            prompt_tokens=answer.usage.prompt_tokens,
+            new_tokens=answer.usage.completion_tokens,
+            seconds=seconds,
+        )
+
+    @property
+    def _end_ids(self) -> set[int]:
+        ends = self._engine.model.generation_config.eos_token_id
+        return set(ends) if isinstance(ends, list) else {ends}
+
+    def _problem(self, request: Request) -> str | None:
+        for i, image in enumerate(request.images):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                return (
+                    f"image {i}: expected uint8 [height, width, 3], got {image.dtype} "
+                    f"{list(image.shape)}"
+                )
+        for i, audio in enumerate(request.audio):
+            if audio.ndim != 1 or not audio.size:
+                return f"audio {i}: expected mono samples, got shape {list(audio.shape)}"
+        if (request.images or request.audio) and not self._engine.model_meta.is_multimodal:
+            return f"{self.name} is a text model and takes no images or audio"
+        return None
+
+
+def decoding_identity(decoding: Decoding) -> dict[str, object]:
+    """Give the decoding settings an answer depends on: greedy ignores seed and top_p."""
+    settings = decoding.model_dump(mode="json")
+    if decoding.temperature == 0:
+        del settings["seed"], settings["top_p"]
+    return settings
+
+
+def wav_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
+    """Wrap mono samples, unchanged, as a 32-bit float WAV file."""
+    data = np.ascontiguousarray(samples, dtype="<f4").tobytes()
+    head = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        36 + len(data),
+        b"WAVE",
+        b"fmt ",
+        16,
+        3,  # IEEE float
+        1,
+        sample_rate,
+        4 * sample_rate,
+        4,
+        32,
+        b"data",
+        len(data),
+    )
+    return head + data
+
+
+def _load(params: ModelParams, path: Path, model_type: str, dtype: str, loras: list[Path]) -> Any:
+    import torch
+    from swift.infer_engine import TransformersEngine
+    from swift.model import get_model_processor
+    from swift.template import get_template
+    from swift.tuners import Swift
+
+    model, processor = get_model_processor(
+        str(path),
+        torch_dtype=getattr(torch, dtype),
+        model_type=model_type or None,
+        attn_impl=params.attention or None,
+        device_map=None if params.device == "auto" else params.device,
+        use_hf=True,
+    )
+    for i, lora in enumerate(loras):
+        model = Swift.from_pretrained(model, str(lora))
+        if i + 1 < len(loras):
+            model = model.merge_and_unload()
+    template = get_template(
+        prepare_processor(processor, params.max_tiles),
+        max_length=params.max_length or None,
+        template_type=params.template or None,
+        truncation_strategy="raise",
+    )
+    engine = TransformersEngine(
+        model, template=guard(template), max_batch_size=params.batch_size, use_hf=True
+    )
+    engine.strict = False  # a request that cannot be encoded becomes its own error
+    return engine
+
+
+class _Sampler:
+    """Logits processor: draws each row's next token with that row's own generator.
+
+    Adding Gumbel noise to the logits and taking the largest is drawing from their softmax;
+    generation itself stays greedy. Processors of ``generate`` run in the order
+    repetition penalty, this one.
+    """
+
+    def __init__(self, decoding: Decoding, seeds: list[int]) -> None:
+        import torch
+        from transformers import TemperatureLogitsWarper, TopPLogitsWarper
+
+        self._rows = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self._warpers: list[Any] = [TemperatureLogitsWarper(float(decoding.temperature))]
+        if decoding.top_p < 1:
+            self._warpers.append(TopPLogitsWarper(decoding.top_p))
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        import torch
+
+        for warper in self._warpers:
+            scores = warper(input_ids, scores)
+        noise = [torch.rand(scores.shape[1], generator=g, dtype=torch.float64) for g in self._rows]
+        uniform = torch.stack(noise).clamp_min(1e-300).to(scores.device)
+        return (scores.double() - torch.log(-torch.log(uniform))).to(torch.float32)
+
+
+def _seed(seed: int, request: Request) -> int:
+    digest = hashlib.sha256(f"{seed}\0{request.system}\0{request.prompt}".encode())
+    for array in (*request.images, *request.audio):
+        digest.update(str((array.shape, str(array.dtype))).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return int.from_bytes(digest.digest()[:7], "big")
+
+
+def _image(array: np.ndarray) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def _line(error: Exception) -> str:
+    """One line naming the fault, at most 300 characters."""
+    if type(error).__name__ == "MaxLengthError":
+        return f"prompt too long: {error}"
+    first = next((line.strip() for line in io.StringIO(str(error)) if line.strip()), "")
+    return f"{type(error).__name__}: {first}"[:300]

@@ -1,0 +1,197 @@
+"""What must be settled before ms-swift is imported, and how a model is found and prepared.
+
+Used by the in-process engine and by the training subprocess, so that both read a model
+the same way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emolib.errors import EngineError, MissingDependencyError, MissingModelError
+from emolib.params.schemas import ModelParams
+
+TINY = "tiny:"
+
+# ms-swift finds the model type from the architecture unless several share it; these are the
+# plain chat models among them.
+_MODEL_TYPES = {
+    "LlavaForConditionalGeneration": "llava1_5_hf",
+    "Qwen2VLForConditionalGeneration": "qwen2_vl",
+    "Qwen3VLForConditionalGeneration": "qwen3_vl",
+    "Qwen3_5ForConditionalGeneration": "qwen3_5",
+    "Qwen2AudioForConditionalGeneration": "qwen2_audio",
+}
+_CONFIGS = (
+    "config.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A model on this machine.
+
+    Attributes:
+        path: Folder with config and weights.
+        model_type: ms-swift's model type, or "" to let ms-swift find it.
+        dtype: Stored weight type as torch names it, e.g. "bfloat16".
+    """
+
+    path: Path
+    model_type: str
+    dtype: str
+
+
+def environment(*, allow_download: bool = False) -> dict[str, str]:
+    """Environment variables that keep ms-swift offline, on Hugging Face ids, and quiet."""
+    offline = {} if allow_download else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    return offline | {
+        "USE_HF": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "LOG_LEVEL": "WARNING",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+        "swift_audio_load_backend": "soundfile_pyav",
+    }
+
+
+def import_swift(*, allow_download: bool = False) -> None:
+    """Import ms-swift with :func:`environment` in place (some 6 s in a fresh process).
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    for key, value in environment(allow_download=allow_download).items():
+        os.environ.setdefault(key, value)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations between these packages
+            importlib.import_module("swift.infer_engine")
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"models in this process need ms-swift ({error}): pip install 'emolib[train]'"
+        ) from error
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logger = logging.getLogger("swift")
+    logger.setLevel(logging.WARNING)
+    if not any(isinstance(f, _NoFalseAlarm) for f in logger.filters):
+        logger.addFilter(_NoFalseAlarm())
+    logging.getLogger("modelscope").setLevel(logging.ERROR)
+
+
+class _NoFalseAlarm(logging.Filter):
+    """Drops ms-swift's notice that model code will run: :func:`find_model` refuses such code."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "trust_remote_code=True" not in record.getMessage()
+
+
+def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:
+    """Find the folder a model's parameters mean, building tiny ones, fetching if allowed.
+
+    Args:
+        params: ``model`` is a folder, a hub id, or "tiny:FAMILY".
+        cache: Where tiny checkpoints are kept; None = ``outputs/models``.
+
+    Raises:
+        MissingModelError: no such folder, or a hub id that is not on this machine.
+        EngineError: the folder wants to run Python code of its own and may not.
+    """
+    if params.model.startswith(TINY):
+        from emolib.engines.tiny import tiny_folder
+
+        cache = Path("outputs/models") if cache is None else cache
+        path = tiny_folder(params.model.removeprefix(TINY), cache)
+    else:
+        path = Path(params.model).expanduser()
+        if not path.is_dir():
+            path = _from_hub(params)
+    if not (path / "config.json").is_file():
+        raise MissingModelError(f"{path} has no config.json: not a model folder")
+    if not params.trust_remote_code:
+        _refuse_code(path)
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    model_type = params.model_type
+    if not model_type:
+        architecture = (config.get("architectures") or [""])[0]
+        model_type = _MODEL_TYPES.get(architecture, "")
+    return ModelFolder(path, model_type, _stored_dtype(config))
+
+
+def _from_hub(params: ModelParams) -> Path:
+    name = params.model
+    if name.startswith(("/", ".", "~")) or name.count("/") != 1:
+        raise MissingModelError(f"{name}: no such model folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=not params.allow_download))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MissingModelError(
+            f"{name} is neither a folder nor in the Hugging Face cache of this machine; give a "
+            f"path, or allow_download: true with network (HF_HUB_OFFLINE unset). {reason}"
+        ) from error
+
+
+def _refuse_code(path: Path) -> None:
+    for name in _CONFIGS:
+        file = path / name
+        if file.is_file() and "auto_map" in json.loads(file.read_text(encoding="utf-8")):
+            raise EngineError(
+                f"{file} asks to run Python code from the model folder (auto_map). If you trust "
+                "its source set trust_remote_code: true; for published InternVL-Chat folders "
+                "use 'emolib convert internvl' instead"
+            )
+
+
+def _stored_dtype(config: dict[str, Any]) -> str:
+    for part in (config, config.get("text_config") or {}, config.get("llm_config") or {}):
+        if dtype := part.get("dtype") or part.get("torch_dtype"):
+            return str(dtype)
+    return "float32"
+
+
+def prepare_processor(processor: Any, max_tiles: int = 0) -> Any:
+    """Make a processor cut images as the model was trained to see them.
+
+    InternVL models were trained on PIL's bicubic resize; transformers' default torchvision
+    resize differs from it by up to 26 grey levels, so the PIL twin is put in its place.
+
+    Args:
+        processor: What ms-swift loaded; changed in place.
+        max_tiles: Most tiles one image is cut into; 0 = as the folder says.
+
+    Raises:
+        EngineError: ``max_tiles`` is given and this model cuts no tiles.
+    """
+    images: Any = getattr(processor, "image_processor", None)
+    if type(images).__name__ == "GotOcr2ImageProcessor":
+        from transformers import GotOcr2ImageProcessorPil
+
+        settings = {k: v for k, v in images.to_dict().items() if not k.endswith("_type")}
+        processor.image_processor = images = GotOcr2ImageProcessorPil(**settings)
+    if max_tiles:
+        if not hasattr(images, "max_patches"):
+            raise EngineError(
+                f"max_tiles = {max_tiles}, but {type(images).__name__} does not cut images into "
+                "tiles: set it to 0"
+            )
+        images.max_patches = max_tiles
+        images.min_patches = min(images.min_patches, max_tiles)
+    return processor

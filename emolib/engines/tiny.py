@@ -1,0 +1,289 @@
+"""Complete checkpoints of real architectures with a few hundred thousand random weights.
+
+They load through the same code as the published models (config, tokenizer, processor, chat
+template, generation config, safetensors), so tests and the demo run every stage on a CPU in
+seconds. What they answer means nothing until they are trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from emolib import prompts
+from emolib.errors import ParamsError
+
+IMAGE_SIZE = 56  # px; patches of 14, so 16 patches an image
+_PATCH = 14
+_HIDDEN = 64
+_MERGES = 1024
+_CONTEXT = 4096  # longest sequence in tokens
+
+_CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<IMG_CONTEXT>\n"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_USER_ASSISTANT = (
+    "{% for message in messages %}"
+    "{{ 'USER: ' if message['role'] == 'user' else 'ASSISTANT: ' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{{ '\n' if message['role'] == 'user' else '</s>' }}{% endfor %}"
+    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+)
+
+# What a small tokenizer should be able to write in few tokens, beside the prompts.
+_ANSWERS = (
+    'The person in the picture smiles with raised cheeks. ["happy", "joyful", "excited"]',
+    'The person frowns and looks down, the voice is low. ["sad", "disappointed", "helpless"]',
+    'The eyebrows are lowered and the lips are pressed. ["angry", "annoyed", "dissatisfied"]',
+    'The eyes are wide open and the mouth is open. ["surprised", "shocked", "curious"]',
+    'The gaze wanders and the body draws back. ["worried", "anxious", "nervous", "afraid"]',
+    'The face is calm and relaxed. ["neutral", "calm", "serious", "doubtful", "disgusted"]',
+    "0.0 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9 1.0",
+)
+
+
+def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
+    """Write one tiny checkpoint; takes about a second once torch is imported.
+
+    Args:
+        family: "internvl" (``InternVLForConditionalGeneration``: InternViT, pixel shuffle,
+            Llama; 4 visual tokens a tile) or "llava" (``LlavaForConditionalGeneration``:
+            CLIP, Llama; 16 visual tokens an image).
+        folder: Where the checkpoint goes. It appears complete or not at all.
+        seed: Seed of the weights; same seed, same bytes.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        ParamsError: ``family`` is not known.
+        FileExistsError: ``folder`` exists.
+    """
+    if family not in FAMILIES:
+        raise ParamsError(f"tiny model {family!r} is not known; choose from {sorted(FAMILIES)}")
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; a checkpoint is never overwritten")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        FAMILIES[family](draft, seed)
+        draft.chmod(0o755)  # mkdtemp makes it private
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return folder
+
+
+def tiny_folder(family: str, cache: Path, seed: int = 0) -> Path:
+    """Return the tiny checkpoint of ``family`` under ``cache``, building it on first use.
+
+    The folder's name carries a hash of this module and of the prompts, so a changed recipe
+    is built anew. Several processes may ask at once.
+    """
+    if family not in FAMILIES:
+        raise ParamsError(f"tiny model {family!r} is not known; choose from {sorted(FAMILIES)}")
+    recipe = Path(__file__).read_bytes() + Path(prompts.__file__).read_bytes()
+    folder = Path(cache) / f"tiny-{family}-{seed}-{hashlib.sha256(recipe).hexdigest()[:7]}"
+    if not folder.is_dir():
+        try:
+            build_tiny(family, folder, seed)
+        except OSError:  # another process was faster: rename onto a non-empty folder fails
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+def _internvl(folder: Path, seed: int) -> None:
+    from transformers import (
+        GotOcr2ImageProcessorPil,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+    )
+
+    tokenizer = _tokenizer(
+        [
+            "<|endoftext|>",
+            "<|im_start|>",
+            "<|im_end|>",
+            "<img>",
+            "</img>",
+            "<IMG_CONTEXT>",
+            "<video>",
+        ],
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        extra_special_tokens={
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
+        },
+        chat_template=_CHATML,
+    )
+    visual_tokens = (IMAGE_SIZE // _PATCH) ** 2 // 4
+    pixels = {
+        "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+    }
+    processor = InternVLProcessor(
+        image_processor=GotOcr2ImageProcessorPil(
+            **pixels, crop_to_patches=True, min_patches=1, max_patches=1
+        ),
+        tokenizer=tokenizer,
+        video_processor=InternVLVideoProcessor(**pixels),
+        image_seq_length=visual_tokens,
+        chat_template=_CHATML,
+    )
+    config = InternVLConfig(
+        vision_config={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "image_size": [IMAGE_SIZE, IMAGE_SIZE],
+            "patch_size": [_PATCH, _PATCH],
+            "norm_type": "rms_norm",  # the 6B tower of V1.5
+            "use_qk_norm": True,
+            "layer_scale_init_value": 1.0,
+            "use_mean_pooling": True,
+        },
+        text_config=_llama(tokenizer),
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=visual_tokens,
+        downsample_ratio=0.5,
+        tie_word_embeddings=False,
+    )
+    _save(InternVLForConditionalGeneration, config, processor, tokenizer, folder, seed)
+
+
+def _llava(folder: Path, seed: int) -> None:
+    from transformers import (
+        CLIPImageProcessorPil,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
+
+    tokenizer = _tokenizer(
+        ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        extra_special_tokens={"image_token": "<image>"},
+        chat_template=_USER_ASSISTANT,
+    )
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessorPil(
+            size={"shortest_edge": IMAGE_SIZE},
+            crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        ),
+        tokenizer=tokenizer,
+        patch_size=_PATCH,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=_USER_ASSISTANT,
+    )
+    config = LlavaConfig(
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "image_size": IMAGE_SIZE,
+            "patch_size": _PATCH,
+            "projection_dim": 32,
+        },
+        text_config=_llama(tokenizer),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        tie_word_embeddings=False,
+    )
+    _save(LlavaForConditionalGeneration, config, processor, tokenizer, folder, seed)
+
+
+FAMILIES: dict[str, Callable[[Path, int], None]] = {"internvl": _internvl, "llava": _llava}
+
+
+def _llama(tokenizer: Any) -> dict[str, object]:
+    return {
+        "model_type": "llama",
+        "vocab_size": len(tokenizer),
+        "hidden_size": _HIDDEN,
+        "intermediate_size": 2 * _HIDDEN,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": _CONTEXT,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
+def _tokenizer(special: list[str], **names: Any) -> Any:
+    """Byte-level BPE over the project's own prompts: every Unicode text round-trips."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=256 + len(special) + _MERGES,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator([p.template for p in prompts.ALL.values()] + list(_ANSWERS), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        model_max_length=_CONTEXT,
+        clean_up_tokenization_spaces=False,
+        additional_special_tokens=special,
+        **names,
+    )
+
+
+def _save(
+    architecture: Any, config: Any, processor: Any, tokenizer: Any, folder: Path, seed: int
+) -> None:
+    import torch
+    from transformers import GenerationConfig
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = architecture(config).to(torch.float32)
+        with torch.no_grad():
+            # Wider than a fresh model's 0.02, so that the answer depends on image and words.
+            for name, weight in sorted(model.named_parameters()):
+                if weight.ndim > 1:
+                    weight.normal_(0.0, 0.5 if "embed" in name else weight[0].numel() ** -0.5)
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        do_sample=False,
+    )
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)

@@ -1,0 +1,56 @@
+"""Content hashes: the keys of ledgers, runs and caches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+_CHUNK = 1 << 20
+
+
+def canonical(value: object) -> str:
+    """Write plain JSON values in one fixed way: sorted keys, no spaces, no NaN.
+
+    Raises:
+        TypeError: something JSON cannot hold.
+        ValueError: NaN or an infinity.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def key_of(**parts: object) -> str:
+    """Hash named plain values to 64 hex digits (SHA-256 of their canonical JSON)."""
+    return hashlib.sha256(canonical(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sha_file(path: Path) -> str:
+    """SHA-256 of a file's bytes as 64 hex digits.
+
+    Cost: one read of the file; repeated calls in one process are free while its size and
+    time stamp stay the same.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    stat = path.stat()
+    return _sha_file(str(path.absolute()), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _sha_file(path: str, size: int, mtime_ns: int) -> str:
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha_files(paths: Iterable[Path], root: Path) -> str:
+    """One hash over several files' relative names and contents, in name order."""
+    rows = sorted((path.relative_to(root).as_posix(), sha_file(path)) for path in paths)
+    return key_of(files=rows)

@@ -1,0 +1,106 @@
+"""Which modules of this package a piece of code depends on, read from its source.
+
+Used to tell whether a finished run is still up to date, and to test the layers.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import lru_cache
+from pathlib import Path
+
+import nbformat
+
+from emolib.hashing import key_of, sha_file
+
+PACKAGE = Path(__file__).parent
+
+
+def module_file(name: str) -> Path | None:
+    """The source file of ``emolib.…``; None for what is not a module of the package."""
+    parts = name.split(".")
+    if parts[0] != PACKAGE.name:
+        return None
+    stem = PACKAGE.joinpath(*parts[1:])
+    for path in (stem / "__init__.py", stem.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None
+
+
+def imported(source: str, *, top_level_only: bool = False) -> set[str]:
+    """Names of the package's modules that a source imports, functions' own imports included.
+
+    Args:
+        source: Python text.
+        top_level_only: Leave out imports inside functions and under ``TYPE_CHECKING``.
+    """
+    found: set[str] = set()
+    for node in _import_nodes(ast.parse(source), top_level_only):
+        if isinstance(node, ast.Import):
+            candidates = [alias.name for alias in node.names]
+        else:
+            module = node.module or ""
+            candidates = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        found |= {name for name in candidates if module_file(name) is not None}
+    return found
+
+
+def _import_nodes(tree: ast.AST, top_level_only: bool) -> list[ast.Import | ast.ImportFrom]:
+    nodes: list[ast.Import | ast.ImportFrom] = []
+    for child in ast.iter_child_nodes(tree):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            nodes.append(child)
+        elif (top_level_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)) or (
+            top_level_only and isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test)
+        ):
+            continue
+        else:
+            nodes += _import_nodes(child, top_level_only)
+    return nodes
+
+
+def closure(modules: set[str]) -> dict[str, Path]:
+    """Everything ``modules`` depend on inside the package, themselves and parents included."""
+    files: dict[str, Path] = {}
+    waiting = set(modules)
+    while waiting:
+        name = waiting.pop()
+        path = module_file(name)
+        if path is None or name in files:
+            continue
+        files[name] = path
+        waiting |= _imports_of(path) - files.keys()
+        if "." in name:
+            waiting.add(name.rpartition(".")[0])
+    return files
+
+
+@lru_cache(maxsize=1024)
+def _imports_of(path: Path) -> frozenset[str]:
+    return frozenset(imported(path.read_text(encoding="utf-8")))
+
+
+def notebook_code(path: Path) -> str:
+    """All code of a notebook, magics left out."""
+    cells = nbformat.read(path, as_version=4).cells
+    lines = [line for c in cells if c.cell_type == "code" for line in c.source.splitlines()]
+    return "\n".join(line for line in lines if not line.startswith(("%", "!")))
+
+
+def code_hash(notebook: Path) -> str:
+    """Hash of a notebook's code and of every module of the package it depends on.
+
+    Text cells play no part. Data files inside the package count with the folder of the
+    module beside them.
+    """
+    source = notebook_code(notebook)
+    files = closure(imported(source))
+    data = {
+        path
+        for folder in {file.parent for file in files.values()}
+        for pattern in ("*.csv", "*.json")
+        for path in folder.glob(pattern)
+    }
+    everything = sorted({*files.values(), *data})
+    return key_of(code=source, files=[(p.name, sha_file(p)) for p in everything])

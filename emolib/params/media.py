@@ -1,0 +1,54 @@
+"""Parameters of what is cut out of the pictures."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from emolib.params.schemas import Schema
+
+
+class FaceParams(Schema):
+    """How faces are found, chosen and cut out.
+
+    Attributes:
+        detector: "haar" (OpenCV's own cascades, nothing to download) or "face_alignment" (the
+            package of that name: S3FD boxes and 68 landmarks, weights needed).
+        size: Side of the crop, pixels.
+        choose: Of several faces the "largest" or the most "central" one; within a clip the
+            one nearest to the face before it goes first.
+        missing: What a frame without a face gives: the whole frame inside a black
+            square of the same side ("letterbox"), or as it is, in its own size ("frame").
+        eye_distance: Distance between the eyes in the crop, as a fraction of its side.
+        eye_height: Height of the eyes in the crop from its top, as a fraction of its side.
+        margin: Without eyes: side of the cut square over the side of the face box.
+        min_face: Smallest face searched, as a fraction of the frame's shorter side.
+        detect_side: Frames are searched at this longer side at most, pixels ("haar").
+        neighbours: Overlapping hits a face needs ("haar"): more means fewer false faces and
+            more missed ones.
+        min_score: Least probability of a face ("face_alignment").
+        device: Where "face_alignment" runs: "cpu", "cuda", "cuda:1".
+        weights: Folder in torch hub's layout (``checkpoints/s3fd-619a316812.pth`` and
+            ``checkpoints/2DFAN4-11f355bf06.pth.tar``) for "face_alignment"; "" = torch hub's own.
+        allow_download: "face_alignment" may fetch missing weights.
+        flip: "face_alignment" averages over the mirrored picture too: twice the time.
+        compile: "face_alignment" compiles its network: slow start, faster after.
+    """
+
+    detector: Literal["haar", "face_alignment"] = "haar"
+    size: int = Field(default=448, ge=16, le=4096)
+    choose: Literal["largest", "central"] = "largest"
+    missing: Literal["letterbox", "frame"] = "letterbox"
+    eye_distance: float = Field(default=0.32, gt=0.05, lt=0.9)
+    eye_height: float = Field(default=0.42, gt=0.05, lt=0.95)
+    margin: float = Field(default=1.25, ge=1, le=4)
+    min_face: float = Field(default=0.1, gt=0, le=1)
+    detect_side: int = Field(default=640, ge=64)
+    neighbours: int = Field(default=3, ge=1)
+    min_score: float = Field(default=0.5, ge=0, le=1)
+    device: str = "cpu"
+    weights: str = ""
+    allow_download: bool = False
+    flip: bool = False
+    compile: bool = False

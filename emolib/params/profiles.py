@@ -1,0 +1,145 @@
+"""From a profile's files, or from a notebook's first cell, to a stage's checked parameters.
+
+Order, later wins: the notebook's parameters cell, ``params/<profile>/_base.yaml``,
+``params/<profile>/<stage>.yaml``, the command line. A key stands either in the cell or in
+``_base.yaml``, never in both (tested), so that papermill alone gives the same result.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from emolib.errors import ParamsError
+from emolib.params.loading import BASE, Source, merge, project_root, read_yaml
+from emolib.params.stages import SCHEMAS, StageParams
+
+_PLAIN = (str, int, float, bool, list, dict, tuple, type(None))
+_MARKER = "_emolib_parameters"
+
+
+def profiles(root: Path) -> list[str]:
+    """Names of the profiles that exist."""
+    return sorted(p.parent.name for p in (root / "params").glob(f"*/{BASE}"))
+
+
+def stage_source(root: Path, profile: str, stage: str) -> Source:
+    """What the profile's file of this stage says.
+
+    Raises:
+        ParamsError: no such profile or file, or not readable.
+    """
+    folder = root / "params" / profile
+    if not (folder / BASE).is_file():
+        raise ParamsError(f"no profile {profile!r}: choose from {profiles(root)}")
+    return read_yaml(folder / f"{stage}.yaml")
+
+
+def resolve(
+    root: Path, profile: str, stage: str, extra: Mapping[str, object] | None = None
+) -> StageParams:
+    """Check a stage's parameters without starting a kernel.
+
+    Args:
+        root: Project root.
+        profile: Folder under ``params/``.
+        stage: Notebook name without suffix.
+        extra: Values that win over the files (input runs, command line).
+
+    Raises:
+        ParamsError: any wrong file, key or value.
+    """
+    own = stage_source(root, profile, stage)
+    notebook = root / "notebooks" / f"{stage}.ipynb"
+    sources = [
+        Source(f"{notebook.name}, parameters cell", cell_defaults(notebook)),
+        read_yaml(root / "params" / profile / BASE),
+        own,
+    ]
+    if extra:
+        sources.append(Source("command line", extra))
+    checked = merge(SCHEMAS[stage], sources)
+    if checked.profile != profile:
+        raise ParamsError(
+            f"{own.origin}: profile = {checked.profile!r}, but the file is in {profile!r}"
+        )
+    return checked
+
+
+def base_params(root: Path, profile: str) -> StageParams:
+    """What all stages of a profile share: its ``_base.yaml``.
+
+    Raises:
+        ParamsError: no such profile, or a wrong key or value.
+    """
+    file = root / "params" / profile / BASE
+    if not file.is_file():
+        raise ParamsError(f"no profile {profile!r}: choose from {profiles(root)}")
+    return merge(StageParams, [Source("profile", {"profile": profile}), read_yaml(file)])
+
+
+def cell_defaults(notebook: Path) -> dict[str, Any]:
+    """Read the literals of a notebook's cell tagged ``parameters``; nothing is run.
+
+    Raises:
+        ParamsError: no such notebook, no such cell, or a value that is no literal.
+    """
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except FileNotFoundError:
+        raise ParamsError(f"{notebook}: no such notebook") from None
+    except Exception as error:
+        raise ParamsError(f"{notebook}: not a notebook: {error}") from None
+    tagged = [c for c in cells if "parameters" in c.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise ParamsError(f"{notebook}: needs exactly one cell tagged 'parameters'")
+    values: dict[str, Any] = {}
+    for node in ast.parse(tagged[0].source).body:
+        target = node.target if isinstance(node, ast.AnnAssign) else None
+        if not isinstance(node, ast.AnnAssign) or not isinstance(target, ast.Name):
+            raise ParamsError(
+                f"{notebook}: the parameters cell may only hold `name: type = literal`"
+            )
+        try:
+            values[target.id] = ast.literal_eval(node.value) if node.value else None
+        except ValueError:
+            raise ParamsError(f"{notebook}: parameter {target.id} is no literal") from None
+    return values
+
+
+def from_notebook(stage: str, namespace: dict[str, Any]) -> Any:
+    """Check the parameters of the notebook that calls this from its first cells.
+
+    Every plain value defined so far counts as a parameter, so a misspelt name given to
+    papermill is refused. Changes the working directory to the project root: relative paths in
+    parameters are relative to it, in JupyterLab too.
+
+    Args:
+        stage: The notebook's name without suffix.
+        namespace: The notebook's ``globals()``.
+
+    Returns:
+        The stage's schema from :mod:`emolib.params.stages`.
+
+    Raises:
+        ParamsError: any wrong key or value.
+    """
+    if _MARKER not in namespace:
+        namespace[_MARKER] = tuple(
+            name
+            for name, value in namespace.items()
+            if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, _PLAIN)
+        )
+    given = {name: namespace[name] for name in namespace[_MARKER]}
+    root = project_root()
+    profile = given.get("profile")
+    base = root / "params" / str(profile) / BASE
+    if not base.is_file():
+        raise ParamsError(f"profile = {profile!r}: choose from {profiles(root)}")
+    os.chdir(root)
+    return merge(SCHEMAS[stage], [read_yaml(base), Source("notebook parameters", given)])

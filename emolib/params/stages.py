@@ -1,0 +1,180 @@
+"""One schema a notebook. What a value means stands here; the paper's values are in ``params/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from emolib.params.media import FaceParams
+from emolib.params.schemas import DataParams, ModelParams, Schema
+from emolib.params.training import LoraParams
+
+Grouping = Literal["exact", "cached", "lexicon", "ew2025", "ew2026"]
+
+
+class StageParams(Schema):
+    """What every stage has; mostly set once a profile, in ``_base.yaml``.
+
+    Attributes:
+        profile: Folder of ``params/`` whose ``_base.yaml`` this stage stands on.
+        seed: The only source of randomness of the stage.
+        data: The clips.
+        split: Only clips of this split; "" = all.
+        models: Models by the names the stages call them.
+        outputs: Folder of all runs, relative to the project root.
+        run_dir: This run's folder; "" makes a new one under ``outputs``.
+    """
+
+    INPUTS: ClassVar[tuple[str, ...]] = ()
+    MODELS: ClassVar[tuple[str, ...]] = ()
+
+    profile: str
+    seed: int = Field(default=0, ge=0)
+    data: DataParams = DataParams()
+    split: str = ""
+    models: dict[str, ModelParams] = Field(default_factory=dict)
+    outputs: str = "outputs"
+    run_dir: str = ""
+
+    @model_validator(mode="after")
+    def _models_exist(self) -> Self:
+        for field in self.MODELS:
+            value = getattr(self, field)
+            for name in (value,) if isinstance(value, str) else value:
+                if name not in self.models:
+                    choices = sorted(self.models)
+                    raise ValueError(f"{field}: no model {name!r} under `models`, only {choices}")
+        return self
+
+    def input_paths(self) -> dict[str, Path]:
+        """Run folders or files of earlier stages this stage reads, by parameter name."""
+        return {name: Path(getattr(self, name)) for name in self.INPUTS if getattr(self, name)}
+
+
+class DataCheck(StageParams):
+    """Notebook 00: what there is.
+
+    Attributes:
+        gallery: Clips shown as pictures; 0 = none.
+        check_media: Open every file and read its header and tracks.
+    """
+
+    gallery: int = Field(default=6, ge=0)
+    check_media: bool = True
+
+
+class DataGeneration(StageParams):
+    """Notebook 01: captions of images by several models (paper section 3.1.2).
+
+    Attributes:
+        generators: Names under ``models``, at least two different ones.
+        frames: Images taken of each clip, one at random from each of as many equal parts.
+    """
+
+    MODELS: ClassVar[tuple[str, ...]] = ("generators",)
+
+    generators: tuple[str, ...] = Field(min_length=2)
+    frames: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        if len(set(self.generators)) != len(self.generators):
+            raise ValueError(f"generators: {list(self.generators)} names one model twice")
+        return self
+
+
+class CaptionFilter(StageParams):
+    """Notebook 02: the judge and its threshold (paper section 3.1.2).
+
+    Attributes:
+        captions: Run folder of notebook 01.
+        judge: Name under ``models``.
+        threshold: Pairs whose similarity is below are dropped; exactly at it they stay.
+        max_pairs: At most this many pairs are kept, drawn at random; 0 = all.
+    """
+
+    INPUTS: ClassVar[tuple[str, ...]] = ("captions",)
+    MODELS: ClassVar[tuple[str, ...]] = ("judge",)
+
+    captions: str
+    judge: str
+    threshold: float = Field(default=0.9, ge=0, le=1)
+    max_pairs: int = Field(default=26_000, ge=0)
+
+
+class InternVLLora(StageParams):
+    """Notebook 03: zero-shot, LoRA fine-tuning, fine-tuned (paper sections 2.1 and 3.2).
+
+    Attributes:
+        pairs: Run folder of notebook 02. "" = the demo set's own image descriptions.
+        min_pairs: With fewer kept pairs the demo set's own descriptions are used instead, and
+            the notebook says so; any other data set stops with an error.
+        model: Name under ``models``.
+        frames: Frames of each test clip, one at random from each of as many equal parts.
+        lora: Training recipe.
+        grouping: How synonyms are grouped for the score.
+        groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
+    """
+
+    INPUTS: ClassVar[tuple[str, ...]] = ("pairs",)
+    MODELS: ClassVar[tuple[str, ...]] = ("model",)
+
+    pairs: str = ""
+    min_pairs: int = Field(default=8, ge=1)
+    model: str
+    frames: int = Field(default=6, ge=1)
+    lora: LoraParams = LoraParams()
+    grouping: Grouping = "exact"
+    groups: str = ""
+
+
+class FaceAblation(StageParams):
+    """Notebook 05: whole image against aligned face crop (paper section 3.2.2).
+
+    Attributes:
+        model: Name under ``models``.
+        frames: Frames of each clip, the same ones in both arms.
+        face: Detector and crop.
+        grouping: How synonyms are grouped for the score.
+        groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
+    """
+
+    MODELS: ClassVar[tuple[str, ...]] = ("model",)
+
+    model: str
+    frames: int = Field(default=6, ge=1)
+    face: FaceParams = FaceParams()
+    grouping: Grouping = "exact"
+    groups: str = ""
+
+
+class FusionAnalysis(StageParams):
+    """Notebook 07: co-judgment and the paper's tables (paper section 2.3).
+
+    Attributes:
+        lora_run: Run folder of notebook 03 (zero-shot and fine-tuned predictions).
+        face_run: Run folder of notebook 05 (face-crop predictions).
+        grouping: How synonyms are grouped for the score.
+        groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
+        resamples: Bootstrap resamples behind every interval.
+    """
+
+    INPUTS: ClassVar[tuple[str, ...]] = ("lora_run", "face_run")
+
+    lora_run: str
+    face_run: str
+    grouping: Grouping = "exact"
+    groups: str = ""
+    resamples: int = Field(default=10_000, ge=100)
+
+
+SCHEMAS: dict[str, type[StageParams]] = {
+    "00_data_check": DataCheck,
+    "01_data_generation": DataGeneration,
+    "02_caption_filtering": CaptionFilter,
+    "03_internvl_lora": InternVLLora,
+    "05_face_crop_ablation": FaceAblation,
+    "07_fusion_analysis": FusionAnalysis,
+}

@@ -1,0 +1,73 @@
+"""Parameters of LoRA training."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from emolib.params.schemas import Schema
+
+
+class LoraParams(Schema):
+    """How a LoRA is trained by ms-swift.
+
+    Attributes:
+        rank: Rank of the update.
+        alpha: Scale of the update; it is multiplied by ``alpha / rank``.
+        dropout: Dropout inside the update.
+        target_modules: Layers that get one: ("all-linear",), or names such as ("q_proj",
+            "v_proj"). "all-linear" and attention alone are different experiments.
+        learning_rate: Peak learning rate.
+        epochs: Passes over the rows; not read when ``steps`` > 0.
+        steps: Optimiser steps; 0 = by ``epochs``.
+        batch_size: Rows a device computes together.
+        accumulate: Batches summed into one step.
+        warmup: Part of the steps in which the rate rises, 0 to 1.
+        weight_decay: AdamW's weight decay.
+        scheduler: Course of the rate after warm-up.
+        max_grad_norm: Gradients are scaled down to this norm.
+        max_length: Longest row in tokens, images included. A longer row stops the training
+            before it begins: nothing is cut or left out.
+        freeze_vit: Leave the vision tower as it is. An update of it is not applied by every
+            server (vLLM ignores it).
+        freeze_aligner: Leave the projector between the towers as it is.
+        seed: Seed of order, dropout and the update's start.
+        save_steps: Steps between checkpoints; a killed training goes on from the last.
+        gradient_checkpointing: Compute activations twice instead of keeping them.
+        encode_first: Encode every row once before training, so that a row that does not fit
+            is known at once; costs one pass over all images. Otherwise it stops the
+            training where it is met.
+        processes: Processes of this machine, one a GPU; more than one run under torchrun.
+        deepspeed: "" or "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload".
+    """
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    target_modules: tuple[str, ...] = Field(default=("all-linear",), min_length=1)
+    learning_rate: float = Field(default=1.0e-4, gt=0)
+    epochs: float = Field(default=1.0, gt=0)
+    steps: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    warmup: float = Field(default=0.05, ge=0, le=1)
+    weight_decay: float = Field(default=0.1, ge=0)
+    scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_length: int = Field(default=8192, ge=1)
+    freeze_vit: bool = True
+    freeze_aligner: bool = True
+    seed: int = Field(default=0, ge=0)
+    save_steps: int = Field(default=500, ge=1)
+    gradient_checkpointing: bool = True
+    encode_first: bool = True
+    processes: int = Field(default=1, ge=1)
+    deepspeed: Literal["", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"] = ""
+
+    @model_validator(mode="after")
+    def _plain_names(self) -> Self:
+        for name in self.target_modules:
+            if not name.replace("-", "_").replace(".", "_").isidentifier():
+                raise ValueError(f"target_modules holds {name!r}, which is no module name")
+        return self

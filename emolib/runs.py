@@ -1,0 +1,332 @@
+"""Run folders: what went in, what came out, on what machine, and whether it is complete.
+
+``outputs/<profile>/<stage>/<UTC>-<key7>/`` holds ``params.yaml``, ``manifest.json``, the stage's
+files, ``figures/``, the executed ``notebook.ipynb`` and, written last, ``result.json``: where it
+exists the run is complete.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from emolib import __version__
+from emolib.errors import RunError
+from emolib.files import read_json, write_atomic, write_json
+from emolib.hashing import key_of, sha_file
+from emolib.params.stages import StageParams
+
+RESULT, MANIFEST, PARAMS = "result.json", "manifest.json", "params.yaml"
+_PACKAGES = (
+    *("numpy", "pandas", "scipy", "pydantic", "papermill", "av", "opencv-python"),
+    *("torch", "torchvision", "transformers", "peft", "ms-swift", "vllm"),
+    *("openai-whisper", "face-alignment"),
+)
+# A killed parent's kernel may live for a moment longer; wait this long for its lock.
+_LOCK_PATIENCE_S = 60.0
+
+
+class Run:
+    """One run of one stage, open for writing. Made by :func:`start`.
+
+    Attributes:
+        dir: The run folder.
+        ledger_dir: Where this run's ledgers lie (shared by a profile's runs, so that no answer
+            is ever computed twice; inside the folder for a run made with ``--fresh``).
+        resumed: Whether an earlier, interrupted process had begun this run.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], lock: int, resumed: bool) -> None:
+        self.dir = folder
+        self.ledger_dir = Path(manifest["ledger_dir"])
+        self.resumed = resumed
+        self._manifest = manifest
+        self._lock = lock
+        self._started = time.monotonic()
+
+    def path(self, name: str) -> Path:
+        """A file inside the run folder; its parent is made."""
+        path = self.dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def ledger(self, name: str) -> Path:
+        """Path of the named ledger of this run."""
+        return self.ledger_dir / f"{name}.jsonl"
+
+    def figure(self, figure: Any, name: str) -> Path:
+        """Save a matplotlib figure as ``figures/<name>.png``."""
+        path = self.path(f"figures/{name}.png")
+        figure.savefig(path, dpi=120, bbox_inches="tight", metadata={"Software": None})
+        return path
+
+    def finish(self, result: Mapping[str, Any], files: Iterable[Path] = ()) -> Path:
+        """Close the run: hashes of ``files``, the manifest, and last ``result.json``.
+
+        ``result`` must be plain JSON without NaN and without times, so that two runs of the
+        same inputs give the same bytes.
+
+        Raises:
+            RunError: the run is already finished.
+        """
+        target = self.dir / RESULT
+        if target.exists():
+            raise RunError(f"{target} exists: a finished run is never changed, start a new one")
+        hashes = {path.relative_to(self.dir).as_posix(): sha_file(path) for path in files}
+        self._close("success")
+        return write_json(target, {**result, "files": hashes})
+
+    def fail(self, reason: str) -> None:
+        """Record that the run stopped with an error; it can be taken up again."""
+        self._close("failed", error=reason[-2000:])
+
+    def _close(self, status: str, **more: object) -> None:
+        self._manifest |= {
+            "status": status,
+            "finished": _now(),
+            "seconds": round(
+                self._manifest.get("seconds", 0.0) + time.monotonic() - self._started, 1
+            ),
+            "peak_memory_mb": _peak_memory_mb(),
+            "device": _device(),
+            **more,
+        }
+        write_json(self.dir / MANIFEST, self._manifest)
+        self._started = time.monotonic()
+
+    def __repr__(self) -> str:
+        return f"Run({self.dir}{', resumed' if self.resumed else ''})"
+
+
+def run_key(stage: str, params: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
+    """Identity of a run: same stage, parameters, inputs and code give the same key.
+
+    Where the run writes (``outputs``, ``run_dir``) and how input folders are called play no
+    part; what is in the inputs does.
+    """
+    free = {"outputs", "run_dir", *inputs}
+    kept = {key: value for key, value in params.items() if key not in free}
+    return key_of(stage=stage, params=kept, inputs=dict(inputs), code=code)
+
+
+def create(
+    outputs: Path, profile: str, stage: str, key: str, *, fresh: bool = False, **more: object
+) -> Path:
+    """Make a new run folder with its first manifest (status "created")."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    stem = outputs / profile / stage / f"{stamp}-{key[:7]}"
+    folder, number = stem, 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+            folder = stem.with_name(f"{stem.name}-{number}")
+    ledgers = folder / "ledger" if fresh else outputs / profile / "ledger"
+    _begin(folder, stage, profile, key, ledgers, more)
+    return folder
+
+
+def _begin(
+    folder: Path, stage: str, profile: str, key: str, ledgers: Path, more: Mapping[str, object]
+) -> None:
+    manifest = {
+        "stage": stage,
+        "profile": profile,
+        "key": key,
+        "status": "created",
+        "created": _now(),
+        "ledger_dir": str(ledgers),
+        **more,
+    }
+    write_json(folder / MANIFEST, manifest)
+
+
+def find(outputs: Path, profile: str, stage: str, key: str) -> Path | None:
+    """The newest run folder with this key: a finished one if there is any, else an open one."""
+    folders = sorted((outputs / profile / stage).glob(f"*-{key[:7]}*"), reverse=True)
+    matching = [f for f in folders if read_manifest(f).get("key") == key]
+    return next((f for f in matching if is_finished(f)), matching[0] if matching else None)
+
+
+def latest(outputs: Path, profile: str, stage: str) -> Path | None:
+    """The newest finished run of a stage, for reports; stages never read "the latest"."""
+    folders = sorted((outputs / profile / stage).glob("*"), reverse=True)
+    return next((f for f in folders if is_finished(f)), None)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the run is complete."""
+    return (folder / RESULT).is_file()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The run's manifest; empty when the folder has none."""
+    path = folder / MANIFEST
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """The finished run's result.
+
+    Raises:
+        RunError: no such folder, or the run is not finished.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such run folder")
+    if not is_finished(folder):
+        status = read_manifest(folder).get("status", "unknown")
+        raise RunError(f"{folder}: the run is not finished (status {status}); run it again first")
+    return dict(read_json(folder / RESULT))
+
+
+def input_sha(path: Path) -> str:
+    """Hash of a stage's input: a run folder's ``result.json``, or a file.
+
+    Raises:
+        RunError: no such file or run, or the run is not finished.
+    """
+    if path.is_dir():
+        read_result(path)
+        return sha_file(path / RESULT)
+    if not path.is_file():
+        raise RunError(f"{path}: no such file or run folder")
+    return sha_file(path)
+
+
+def start(stage: str, params: StageParams) -> Run:
+    """Open the run of a notebook, in ``params.run_dir`` or a new folder.
+
+    Args:
+        stage: The notebook's name without suffix.
+        params: The stage's checked parameters.
+
+    Raises:
+        RunError: the folder is finished, another process works in it, or an input run is
+            missing or unfinished.
+    """
+    values = params.model_dump(mode="json")
+    inputs = {name: input_sha(path) for name, path in params.input_paths().items()}
+    outputs = Path(params.outputs)
+    key = run_key(stage, values, inputs, code="")
+    if not params.run_dir:
+        folder = create(outputs, params.profile, stage, key)
+    else:
+        folder = Path(params.run_dir)
+        if not (folder / MANIFEST).is_file():
+            _begin(folder, stage, params.profile, key, outputs / params.profile / "ledger", {})
+    if is_finished(folder):
+        raise RunError(f"{folder}: this run is finished and is never changed; give another run_dir")
+    lock = _acquire(folder)
+    manifest = read_manifest(folder)
+    resumed = manifest["status"] != "created"
+    manifest |= {
+        "status": "running",
+        "started": _now(),
+        "attempts": manifest.get("attempts", 0) + 1,
+        "pid": os.getpid(),
+        "git": git_state(),
+        "versions": versions(),
+        "inputs": inputs,
+    }
+    manifest.pop("error", None)
+    write_atomic(
+        folder / PARAMS, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+    )
+    write_json(folder / MANIFEST, manifest)
+    run = Run(folder, manifest, lock, resumed)
+    _watch_notebook(run)
+    return run
+
+
+def _acquire(folder: Path) -> int:
+    """Lock the folder for this process; the system frees it however the process ends."""
+    lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(lock)
+                pid = read_manifest(folder).get("pid")
+                raise RunError(
+                    f"{folder}: process {pid} is working in it; wait or stop it"
+                ) from None
+            time.sleep(0.2)
+
+
+def _watch_notebook(run: Run) -> None:
+    """Inside a kernel, mark the run as failed when a cell raises."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        return
+
+    def after_cell(result: Any) -> None:
+        error = result.error_in_exec or result.error_before_exec
+        if error is not None and not is_finished(run.dir):
+            run.fail(f"{type(error).__name__}: {error}")
+
+    shell.events.register("post_run_cell", after_cell)
+
+
+def git_state() -> dict[str, object]:
+    """Revision of the checkout this code runs from and whether files differ from it."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=20
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = git("status", "--porcelain", "--untracked-files=no")
+    return {"revision": git("rev-parse", "HEAD"), "dirty": None if status is None else status != ""}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, emolib and the packages results depend on."""
+    found = {"python": platform.python_version(), "emolib": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _device() -> dict[str, object]:
+    device: dict[str, object] = {"platform": platform.platform(), "cpus": os.cpu_count()}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        device["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        device["gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated() // 2**20
+    return device
+
+
+def _peak_memory_mb() -> int:
+    """Largest resident set of this process or of one of its finished children."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    scale = 2**20 if sys.platform == "darwin" else 2**10
+    return max(resource.getrusage(w).ru_maxrss for w in who) // scale
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

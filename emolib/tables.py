@@ -1,0 +1,151 @@
+"""Score tables: ours with intervals, the best constant list, and the published numbers apart."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from emolib.report import Cell, format_cell, table
+from emolib.scoring import Comparison, Score
+
+COLUMNS = (
+    "system",
+    "n",
+    "accuracy",
+    "recall",
+    "Avg",
+    "Avg 95 %",
+    "F1",
+    "labels/clip",
+    "coverage",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One published result. Fractions in [0, 1].
+
+    Attributes:
+        table: The paper's table.
+        system: As the paper calls it, in our words.
+        input: What the system saw.
+        set: Data set.
+        n: Clips.
+        grouping: Who grouped the synonyms.
+        accuracy: Set precision.
+        recall: Set recall.
+        avg: Their mean.
+        source: Where it is printed.
+    """
+
+    table: str
+    system: str
+    input: str
+    set: str
+    n: int
+    grouping: str
+    accuracy: float
+    recall: float
+    avg: float
+    source: str
+
+
+def published(number: str = "") -> list[Published]:
+    """Published results, of one table of the paper or all."""
+    text = files("emolib").joinpath("data/published.csv").read_text(encoding="utf-8")
+    rows = [
+        Published(
+            **{k: row[k] for k in ("table", "system", "input", "set", "grouping", "source")},
+            n=int(row["n"]),
+            accuracy=float(row["accuracy"]),
+            recall=float(row["recall"]),
+            avg=float(row["avg"]),
+        )
+        for row in csv.DictReader(text.splitlines())
+    ]
+    return [row for row in rows if number in ("", row.table)]
+
+
+def score_table(title: str, scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Our systems, one row each, and the best constant list on the same clips.
+
+    Args:
+        title: Heading.
+        scores: System name -> score, all on the same clips.
+    """
+    rows: list[list[Cell]] = []
+    for system, score in scores.items():
+        low, high = score.ci95["avg"]
+        rows.append(
+            [
+                system,
+                score.n,
+                score.accuracy,
+                score.recall,
+                score.avg,
+                f"{low:.4f}-{high:.4f}",
+                score.f1,
+                round(score.labels_per_clip, 2),
+                score.coverage,
+            ]
+        )
+    first = next(iter(scores.values()))
+    best = first.constant_list
+    rows.append(
+        [
+            "best constant list, no model",
+            first.n,
+            best["accuracy"],
+            best["recall"],
+            best["avg"],
+            None,
+            best["f1"],
+            float(len(best["labels"])),
+            None,
+        ]
+    )
+    made = table(title, COLUMNS, rows)
+    made["notes"] = [
+        f"Synonyms: {first.grouping['name']} {first.grouping['version']}; "
+        f"{first.resamples} bootstrap resamples over clips, percentile interval.",
+        f"The constant list is {best['labels']}, chosen knowing the gold labels.",
+    ]
+    return made
+
+
+def published_table(title: str, rows: Sequence[Published]) -> dict[str, Any]:
+    """Published numbers as a table of their own: other clips or groups are never one column."""
+    cells = [[r.system, r.input, r.n, r.accuracy, r.recall, r.avg, r.source] for r in rows]
+    columns = ["system", "input", "n", "accuracy", "recall", "Avg", "source"]
+    return table(title, columns, cells)
+
+
+def frame(made: Mapping[str, Any]) -> Any:
+    """A table as a pandas Styler, for notebooks: heading, four decimals, "-" for nothing."""
+    import pandas as pd
+
+    data = pd.DataFrame(made["rows"], columns=made["columns"], dtype=object)
+    return data.style.hide(axis="index").format(format_cell).set_caption(made["title"])
+
+
+def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
+    """Paired differences: one row a comparison and metric, with interval and p value."""
+    rows: list[list[Cell]] = []
+    for name, found in comparisons.items():
+        for metric in ("avg", "f1"):
+            low, high = found.ci95[metric]
+            rows.append(
+                [
+                    name,
+                    found.n,
+                    {"avg": "Avg", "f1": "F1"}[metric],
+                    found.difference[metric],
+                    f"{low:+.4f} to {high:+.4f}",
+                    found.p_permutation[metric],
+                ]
+            )
+    columns = ["comparison", "n", "metric", "difference", "95 % (paired)", "p (permutation)"]
+    return table(title, columns, rows)

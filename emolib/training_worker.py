@@ -1,0 +1,94 @@
+"""The process that trains: ``swift sft`` with this project's guarantees around it.
+
+Started by :mod:`emolib.training` as ``python -m emolib.training_worker``. It dies with its
+parent, prepares processors as the engines do, marks checkpoints that are complete, and does
+not begin when ms-swift left rows out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+COMPLETE = "complete"  # file in a checkpoint folder, written after everything else in it
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to kill this process when ``parent`` ends, however it ends."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the line above
+        os._exit(1)
+
+
+def main() -> None:
+    """Read our own options, then give the rest to ms-swift."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--parent", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument("--max_tiles", type=int, default=0)
+    ours, rest = parser.parse_known_args()
+    die_with_parent(ours.parent or os.getppid())
+    if ours.processes > 1:
+        # The launcher takes this process's place and so keeps the signal; its workers get
+        # their own when they come through here.
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+        own = ["--rows", str(ours.rows), "--max_tiles", str(ours.max_tiles)]
+        again = ["-m", __spec__.name, *own, *rest]
+        command = [sys.executable, *launch, str(ours.processes), *again]
+        os.execv(sys.executable, command)
+    train(rest, ours.rows, ours.max_tiles)
+
+
+def train(arguments: list[str], rows: int, max_tiles: int) -> None:
+    """Run ``swift sft`` in this process on exactly ``rows`` rows."""
+    from swift.model.register import ModelLoader
+    from swift.pipelines import SwiftSft
+    from transformers import TrainerCallback
+
+    from emolib.engines.swift_setup import prepare_processor
+
+    load = ModelLoader.get_processor
+
+    def get_processor(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return prepare_processor(load(self, *args, **kwargs), max_tiles)
+
+    ModelLoader.get_processor = get_processor
+
+    class MarkComplete(TrainerCallback):
+        """``on_save`` comes after model, optimiser, random states and trainer state."""
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            import torch.distributed as dist
+
+            if dist.is_available() and dist.is_initialized():
+                dist.barrier()  # the other ranks write their random states themselves
+            if state.is_world_process_zero:
+                folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                (folder / COMPLETE).touch()
+
+    class Sft(SwiftSft):
+        def train(self, trainer: Any) -> Any:
+            trainer.add_callback(MarkComplete())
+            kept = len(trainer.train_dataset)
+            if kept != rows:
+                raise SystemExit(
+                    f"{rows - kept} of {rows} rows cannot be trained on, most likely because "
+                    f"they are longer than max_length = {trainer.template.max_length}; raise "
+                    "it, lower max_tiles, or shorten the rows"
+                )
+            return super().train(trainer)
+
+    Sft(arguments).main()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""Parameter files: merging, strictness, and messages a person can act on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from emolib.errors import ParamsError
+from emolib.params import profiles
+from emolib.params.loading import Source, load, merge, read_yaml
+from emolib.params.schemas import ModelParams
+from emolib.params.stages import SCHEMAS, StageParams
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted(ROOT.glob("params/*/[0-9]*.yaml"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_later_sources_win_and_mappings_merge_key_by_key():
+    merged = merge(
+        StageParams,
+        [
+            Source("base", {"profile": "p", "seed": 1, "data": {"clips": 5, "seed": 2}}),
+            Source("own", {"seed": 3, "data": {"clips": 7}}),
+        ],
+    )
+    assert (merged.seed, merged.data.clips, merged.data.seed) == (3, 7, 2)
+
+
+def test_unknown_key_names_file_key_value_and_choices(tmp_path):
+    file = write(tmp_path / "x.yaml", "profile: p\nsed: 3\n")
+    with pytest.raises(ParamsError) as caught:
+        load(StageParams, file)
+    message = str(caught.value)
+    assert str(file) in message
+    assert "'sed' = 3" in message
+    assert "did you mean 'seed'" in message
+    assert "'outputs'" in message
+
+
+def test_unknown_nested_key_offers_the_nested_choices():
+    with pytest.raises(ParamsError, match=r"models\.a\.modle.*did you mean 'model'.*'batch_size'"):
+        merge(StageParams, [Source("f.yaml", {"profile": "p", "models": {"a": {"modle": "x"}}})])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seed", "1"), ("seed", 1.5), ("seed", True), ("seed", -1), ("profile", 3), ("data", [])],
+)
+def test_types_are_strict(key, value):
+    with pytest.raises(ParamsError, match=f"f.yaml: {key}"):
+        merge(StageParams, [Source("f.yaml", {"profile": "p", key: value})])
+
+
+def test_papermills_false_as_text_is_refused():
+    with pytest.raises(ParamsError, match="trust_remote_code = 'false'"):
+        merge(ModelParams, [Source("-p", {"model": "m", "trust_remote_code": "false"})])
+
+
+def test_yaml_number_without_a_dot_is_refused_not_read_as_text(tmp_path):
+    file = write(tmp_path / "m.yaml", "model: m\ntimeout_s: 1e-4\n")
+    with pytest.raises(ParamsError, match="timeout_s = '1e-4'"):
+        load(ModelParams, file)
+
+
+def test_missing_key_is_named():
+    with pytest.raises(ParamsError, match="'model' is missing"):
+        merge(ModelParams, [Source("f.yaml", {})])
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(ParamsError) as caught:
+        merge(StageParams, [Source("f", {"seed": "a", "nope": 1})])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("a: 1\na: 2\n", "given twice"),
+        ("- a\n", "expected 'key: value'"),
+        ("a: [\n", "not readable as YAML"),
+        ("a: !!python/object/apply:os.system ['true']\n", "not readable as YAML"),
+        ("3: a\n", "expected 'key: value'"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, text, match):
+    with pytest.raises(ParamsError, match=match):
+        read_yaml(write(tmp_path / "f.yaml", text))
+
+
+def test_wrong_encoding_is_refused(tmp_path):
+    (tmp_path / "f.yaml").write_bytes("a: 愤怒".encode("gb18030"))
+    with pytest.raises(ParamsError, match=r"f\.yaml: not readable"):
+        read_yaml(tmp_path / "f.yaml")
+
+
+def test_missing_file_names_its_neighbours(tmp_path):
+    write(tmp_path / "here.yaml", "")
+    with pytest.raises(ParamsError, match=r"no such file.*here\.yaml"):
+        read_yaml(tmp_path / "there.yaml")
+
+
+def test_unknown_profile_names_the_profiles():
+    with pytest.raises(ParamsError, match="choose from.*'demo'"):
+        profiles.resolve(ROOT, "nope", "00_data_check")
+
+
+def test_a_model_that_is_not_defined_names_those_that_are():
+    with pytest.raises(ParamsError, match="no model 'gpt-9' under `models`, only.*internvl"):
+        profiles.resolve(ROOT, "demo", "02_caption_filtering", {"captions": ".", "judge": "gpt-9"})
+
+
+def inputs_of(stage: str) -> dict[str, str]:
+    return dict.fromkeys(SCHEMAS[stage].INPUTS, ".")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_parameter_file_resolves(file):
+    resolved = profiles.resolve(ROOT, file.parent.name, file.stem, inputs_of(file.stem))
+    assert resolved.profile == file.parent.name
+
+
+def test_there_are_parameter_files():
+    assert {f.parent.name for f in FILES} >= {"demo", "h200", "paper"}
+
+
+@pytest.mark.parametrize("stage", SCHEMAS)
+def test_cell_and_base_file_share_no_key(stage):
+    cell = profiles.cell_defaults(ROOT / f"notebooks/{stage}.ipynb").keys()
+    for base in ROOT.glob("params/*/_base.yaml"):
+        shared = cell & yaml.safe_load(base.read_text(encoding="utf-8")).keys()
+        assert not shared, f"{base}: {shared} also stands in the parameters cell of {stage}"
+
+
+@pytest.mark.parametrize("stage", SCHEMAS)
+def test_notebook_and_resolver_agree(stage, monkeypatch):
+    monkeypatch.chdir(ROOT / "notebooks")
+    cell = profiles.cell_defaults(ROOT / f"notebooks/{stage}.ipynb")
+    own = profiles.stage_source(ROOT, "demo", stage).values
+    namespace = {"__name__": "__main__", "In": [], "Out": {}, **cell, **own, **inputs_of(stage)}
+    inside = profiles.from_notebook(stage, namespace)
+    assert inside == profiles.resolve(ROOT, "demo", stage, inputs_of(stage))
+
+
+def test_notebook_refuses_a_misspelt_parameter(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ParamsError, match="unknown key 'galery'.*did you mean 'gallery'"):
+        profiles.from_notebook("00_data_check", {"profile": "demo", "galery": 3})
+
+
+def test_notebook_cells_can_be_run_again_after_other_variables_exist(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    namespace = {"profile": "demo", "gallery": 3}
+    first = profiles.from_notebook("00_data_check", namespace)
+    namespace["rows"] = [1, 2]
+    assert profiles.from_notebook("00_data_check", namespace) == first

@@ -1,0 +1,216 @@
+"""`emolib run`: order, skipping, checks before any kernel, and going on after SIGKILL."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from emolib import pipeline, runs
+from emolib.errors import ParamsError, RunError
+
+START = """
+from emolib import runs
+from emolib.params.profiles import from_notebook
+cfg = from_notebook({stage!r}, globals())
+run = runs.start({stage!r}, cfg)
+"""
+
+CHECK = "run.finish({'stage': 0, 'gallery': cfg.gallery})"
+
+# Counts how often each row is really computed, and kills `emolib run` (its parent) once.
+CAPTION = """
+import os, signal
+from pathlib import Path
+from emolib.files import write_jsonl
+from emolib.ledger import Ledger
+calls, bomb = Path("calls.log"), Path("bomb")
+with Ledger(run.ledger("captions")) as ledger:
+    for i in range(40):
+        if ledger.settled(str(i)):
+            continue
+        if i == 20 and bomb.exists():
+            bomb.unlink()
+            os.kill(os.getppid(), signal.SIGKILL)
+        with calls.open("a") as file:
+            print(i, file=file)
+        ledger.put({"key": str(i), "text": str(i * i)})
+    rows = write_jsonl(run.path("captions.jsonl"), ({"text": row["text"]} for row in ledger))
+run.finish({"sum": sum(int(row["text"]) for row in ledger)}, [rows])
+"""
+
+FILTER = "run.finish({'from': runs.read_result(Path(cfg.captions))['sum']})"
+
+BASE = "models: {a: {model: x}, b: {model: y}}\n"
+
+
+def notebook(path: Path, *cells: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = new_notebook(cells=[new_code_cell(text.strip()) for text in cells])
+    made.cells[0].metadata["tags"] = ["parameters"]
+    made.metadata["kernelspec"] = {"name": "python3", "display_name": "x", "language": "python"}
+    nbformat.write(made, path)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Three small notebooks under the real stage names and schemas."""
+    root = tmp_path / "project"
+    (root / "params" / "p").mkdir(parents=True)
+    (root / "params" / "p" / "_base.yaml").write_text(BASE)
+    for stage in ("00_data_check", "01_data_generation", "02_caption_filtering"):
+        (root / "params" / "p" / f"{stage}.yaml").write_text("profile: p\n")
+    books = root / "notebooks"
+    notebook(
+        books / "00_data_check.ipynb",
+        'profile: str = "p"\ngallery: int = 1\nrun_dir: str = ""',
+        START.format(stage="00_data_check"),
+        CHECK,
+    )
+    notebook(
+        books / "01_data_generation.ipynb",
+        'profile: str = "p"\ngenerators: list = ["a", "b"]\nrun_dir: str = ""',
+        START.format(stage="01_data_generation"),
+        CAPTION,
+    )
+    notebook(
+        books / "02_caption_filtering.ipynb",
+        'profile: str = "p"\ncaptions: str = ""\njudge: str = "a"\nrun_dir: str = ""',
+        START.format(stage="02_caption_filtering") + "\nfrom pathlib import Path",
+        FILTER,
+    )
+    monkeypatch.setenv("EMOLIB_ROOT", str(root))
+    return root
+
+
+def go(root: Path, **options: object) -> tuple[dict[str, str], str]:
+    out = io.StringIO()
+    outcomes = pipeline.run_profile(root, "p", out=out, **options)
+    return {o.stage.name: o.state for o in outcomes}, out.getvalue()
+
+
+def results(root: Path) -> dict[str, dict]:
+    return {
+        stage.name: runs.read_result(folder)
+        for stage in pipeline.STAGES
+        if (folder := runs.latest(root / "outputs", "p", stage.name))
+    }
+
+
+@pytest.mark.notebook
+def test_runs_in_order_then_skips_then_reruns_what_changed(project):
+    states, text = go(project)
+    assert [states[s] for s in list(states)[:3]] == ["done"] * 3
+    assert states["04_affectgpt_sft"].startswith("missing")
+    assert "04_affectgpt_sft  missing" in text
+    assert results(project)["02_caption_filtering"]["from"] == sum(i * i for i in range(40))
+
+    states, text = go(project)
+    assert [states[s] for s in list(states)[:3]] == ["up to date"] * 3
+
+    file = project / "params/p/02_caption_filtering.yaml"
+    file.write_text("profile: p\nthreshold: 0.5\n")
+    states, _ = go(project)
+    assert [states[s] for s in list(states)[:3]] == ["up to date", "up to date", "done"]
+
+    states, _ = go(project, only="02", fresh=True)
+    assert states == {"02_caption_filtering": "done"}
+
+
+@pytest.mark.notebook
+def test_sigkill_then_the_same_command_goes_on(project):
+    (project / "bomb").touch()
+    command = [sys.executable, "-m", "emolib", "run", "p"]
+    environment = {**os.environ, "EMOLIB_ROOT": str(project)}
+    checkout = Path(__file__).resolve().parents[1]
+    killed = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True)
+    assert killed.returncode == -9
+    again = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "00_data_check  up to date" in again.stdout
+    computed = [int(line) for line in (project / "calls.log").read_text().split()]
+    assert sorted(computed) == list(range(40)), "a finished ledger row was computed again"
+    assert results(project)["02_caption_filtering"]["from"] == sum(i * i for i in range(40))
+    assert len(list((project / "outputs/p/01_data_generation").iterdir())) == 1, "same run folder"
+
+
+@pytest.mark.notebook
+def test_a_failing_notebook_stops_the_run_and_keeps_its_notebook(project):
+    book = project / "notebooks/01_data_generation.ipynb"
+    read = nbformat.read(book, as_version=4)
+    read.cells[2].source = "raise ValueError('no caption today')"
+    nbformat.write(read, book)
+    states, text = go(project)
+    assert states == {"00_data_check": "done", "01_data_generation": "failed"}
+    assert "no caption today" in text
+    [folder] = (project / "outputs/p/01_data_generation").iterdir()
+    manifest = runs.read_manifest(folder)
+    assert manifest["status"] == "failed"
+    assert "no caption today" in manifest["error"]
+    assert (folder / "notebook.ipynb").is_file()
+
+
+def test_every_parameter_file_is_checked_before_the_first_kernel(project):
+    (project / "params/p/02_caption_filtering.yaml").write_text("profile: p\nthreshhold: 0.5\n")
+    with pytest.raises(ParamsError, match="did you mean 'threshold'"):
+        go(project)
+    assert not (project / "outputs").exists()
+
+
+def test_only_needs_its_inputs(project):
+    with pytest.raises(RunError, match="01_data_generation"):
+        go(project, only="02")
+
+
+def test_unknown_stage_names_the_stages(project):
+    with pytest.raises(RunError, match=r"no stage '9x'.*00_data_check"):
+        go(project, only="9x")
+
+
+def test_unknown_profile_is_refused(project):
+    with pytest.raises(ParamsError, match=r"no profile 'q': choose from \['p'\]"):
+        pipeline.run_profile(project, "q", out=io.StringIO())
+
+
+def test_command_line_prints_faults_without_a_traceback(project):
+    done = subprocess.run(
+        [sys.executable, "-m", "emolib", "run", "q"],
+        env={**os.environ, "EMOLIB_ROOT": str(project)},
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "choose from ['p']" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_code_changes_make_a_run_out_of_date_but_prose_does_not(project):
+    params = pipeline.profiles.resolve(project, "p", "00_data_check")
+    key = pipeline.stage_key(project, "00_data_check", params)
+    book = project / "notebooks/00_data_check.ipynb"
+    read = nbformat.read(book, as_version=4)
+    read.cells.append(nbformat.v4.new_markdown_cell("prose"))
+    nbformat.write(read, book)
+    assert pipeline.stage_key(project, "00_data_check", params) == key
+    read.cells.append(new_code_cell("1 + 1"))
+    nbformat.write(read, book)
+    assert pipeline.stage_key(project, "00_data_check", params) != key
+
+
+def test_record_of_results_is_plain_json(project):
+    run = runs.start(
+        "00_data_check",
+        pipeline.profiles.resolve(project, "p", "00_data_check").model_copy(
+            update={"outputs": str(project / "outputs")}
+        ),
+    )
+    run.finish({"a": 1})
+    assert json.loads((run.dir / runs.RESULT).read_text())["a"] == 1

@@ -1,0 +1,138 @@
+"""Run folders: complete or not, never half; the same inputs give the same identity."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emolib import runs
+from emolib.errors import DataError, RunError
+from emolib.files import write_atomic
+from emolib.params.stages import CaptionFilter, StageParams
+
+HOLD = """
+import sys
+from emolib import runs
+from emolib.params.stages import StageParams
+run = runs.start("s", StageParams(profile="p", outputs=sys.argv[1], run_dir=sys.argv[2]))
+print("holding", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def params(tmp_path):
+    return StageParams(profile="p", outputs=str(tmp_path))
+
+
+def test_finished_run_has_everything(params):
+    run = runs.start("s", params)
+    run.path("rows.jsonl").write_text("{}\n")
+    run.finish({"n": 3}, [run.path("rows.jsonl")])
+    result = runs.read_result(run.dir)
+    assert result["n"] == 3
+    assert len(result["files"]["rows.jsonl"]) == 64
+    manifest = runs.read_manifest(run.dir)
+    assert manifest["status"] == "success"
+    assert manifest["versions"]["emolib"]
+    assert manifest["peak_memory_mb"] > 0
+    assert (run.dir / "params.yaml").is_file()
+
+
+def test_finished_run_is_never_changed(params):
+    run = runs.start("s", params)
+    run.finish({})
+    with pytest.raises(RunError, match="never changed"):
+        run.finish({})
+    with pytest.raises(RunError, match="never changed"):
+        runs.start("s", params.model_copy(update={"run_dir": str(run.dir)}))
+
+
+def test_unfinished_run_cannot_be_read(params):
+    run = runs.start("s", params)
+    with pytest.raises(RunError, match="not finished"):
+        runs.read_result(run.dir)
+
+
+def test_nan_never_reaches_a_result(params):
+    run = runs.start("s", params)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        run.finish({"avg": float("nan")})
+    assert not runs.is_finished(run.dir)
+
+
+def test_key_depends_on_params_inputs_and_code_but_not_on_places(params):
+    values = params.model_dump(mode="json")
+    key = runs.run_key("s", values, {"in": "aa"}, "code")
+    moved = {**values, "outputs": "elsewhere", "run_dir": "x", "in": "/other/place"}
+    assert runs.run_key("s", moved, {"in": "aa"}, "code") == key
+    assert runs.run_key("s", {**values, "seed": 5}, {"in": "aa"}, "code") != key
+    assert runs.run_key("s", values, {"in": "bb"}, "code") != key
+    assert runs.run_key("s", values, {"in": "aa"}, "other") != key
+
+
+def test_find_prefers_a_finished_run(tmp_path, params):
+    key = "ab" * 32
+    done = runs.create(tmp_path, "p", "s", key)
+    runs.start("s", params.model_copy(update={"run_dir": str(done)})).finish({})
+    newer = runs.create(tmp_path, "p", "s", key)
+    assert newer != done
+    assert runs.find(tmp_path, "p", "s", key) == done
+    assert runs.find(tmp_path, "p", "s", "cd" * 32) is None
+
+
+def test_input_must_be_a_finished_run(tmp_path, params):
+    run = runs.start("s", params)
+    reader = CaptionFilter.model_construct(
+        profile="p", outputs=str(tmp_path), run_dir="", captions=str(run.dir)
+    )
+    with pytest.raises(RunError, match="not finished"):
+        runs.start("t", reader)
+
+
+def test_one_process_at_a_time_and_a_killed_one_frees_the_folder(tmp_path, params, monkeypatch):
+    monkeypatch.setattr(runs, "_LOCK_PATIENCE_S", 0.0)
+    folder = tmp_path / "run"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path), str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout.readline() == "holding\n"
+    mine = params.model_copy(update={"run_dir": str(folder)})
+    with pytest.raises(RunError, match=f"process {holder.pid} is working in it"):
+        runs.start("s", mine)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    run = runs.start("s", mine)
+    assert run.resumed
+    assert runs.read_manifest(folder)["attempts"] == 2
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    target = write_atomic(tmp_path / "f.json", "old")
+
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("emolib.files.os.fsync", full)
+    with pytest.raises(DataError, match="No space left"):
+        write_atomic(target, "new")
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
+
+
+def test_result_bytes_depend_on_content_alone(params):
+    first, second = runs.start("s", params), runs.start("s", params)
+    for run in (first, second):
+        run.finish({"b": 1, "a": [0.1]})
+    texts = [(Path(r.dir) / runs.RESULT).read_bytes() for r in (first, second)]
+    assert texts[0] == texts[1]
+    assert json.loads(texts[0])["a"] == [0.1]
