@@ -28,6 +28,9 @@ from tests.fakes import FakeEngine
         ("1. happy\n2. glad\nScore: 0.95", 0.95),
         ("相似度为0.8。", 0.8),
         ("Both are 0.7; so 0.7", 0.7),
+        ("**1**", 1.0),
+        ("The score is **1**.", 1.0),
+        ("相似度：1", 1.0),
         ("", None),
         ("They are similar.", None),
         ("85%", None),
@@ -38,6 +41,8 @@ from tests.fakes import FakeEngine
         ("between 0 and 1", None),
         ("10", None),
         ("version 0.8.1", None),
+        ("There is 1 person in both.", None),
+        ("sad p1 x 1 ni the", None),
     ],
 )
 def test_similarity_is_read_strictly(answer, score):
