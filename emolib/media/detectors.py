@@ -69,13 +69,13 @@ def open_detector(params: FaceParams) -> Detector:
 PASSES = (
     ("frontalface_default", False, 0),
     ("frontalface_alt", False, 0),
-    ("frontalface_default", False, 25),
-    ("frontalface_default", False, -25),
+    ("frontalface_alt", False, 25),
+    ("frontalface_alt", False, -25),
     ("profileface", False, 0),
     ("profileface", True, 0),
 )
 EYES = ("eye_tree_eyeglasses", "eye")
-EYE_SIDE = 240  # pixels a face box is brought to before eyes are searched
+EYE_SIDE = 160  # pixels a face box is brought to before eyes are searched
 
 
 class HaarDetector:

@@ -32,6 +32,7 @@ __all__ = [
     "Frames",
     "VideoInfo",
     "clip_rng",
+    "picture_sha",
     "probe",
     "read_frames",
     "sample_frames",
@@ -408,8 +409,14 @@ class _Video:
         """Turn a decoded picture into an upright RGB frame."""
         image = picture.to_ndarray(format="rgb24")
         image, self.rotation = _upright(image, picture)
-        digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-        return Frame(image, seconds, digest[:32])
+        return Frame(image, seconds, picture_sha(image))
+
+
+def picture_sha(image: np.ndarray) -> str:
+    """Hash size and pixels of uint8 [height, width, 3]: 32 hex digits."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()[:32]
 
 
 def _set_threads(stream: Any) -> None:
