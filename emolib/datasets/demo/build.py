@@ -37,7 +37,10 @@ from emolib.files import read_json, write_json, write_jsonl
 from emolib.progress import Progress
 
 _BATCH = 8  # clips a worker makes before it reports
+_SCRATCH = "scratch-"
 _POOL_FROM = 64  # below, starting processes costs more than it saves
+# One thread, and no macroblock tree: x264 reads stray memory there (other bytes every run).
+_X264 = "threads=1:lookahead-threads=1:sliced-threads=0:mbtree=0"
 _CAPTION_PARTS = 3  # captions in clips.jsonl: one in the middle of each third
 
 
@@ -98,7 +101,7 @@ def write_clip(spec: ClipSpec, plan: Speech, path: Path) -> None:
         picture = container.add_stream(
             "libx264",
             rate=Fraction(FPS).limit_denominator(),
-            options={"preset": "veryfast", "crf": "24", "threads": "1", "flags": "+bitexact"},
+            options={"preset": "veryfast", "crf": "25", "x264-params": _X264, "flags": "+bitexact"},
         )
         picture.width = picture.height = render.SIZE
         picture.pix_fmt = "yuv420p"
@@ -107,8 +110,8 @@ def write_clip(spec: ClipSpec, plan: Speech, path: Path) -> None:
         )
         sound.bit_rate = 40_000
         for image in render.frames(spec, plan):
-            frame = av.VideoFrame.from_ndarray(image, format="bgr24")
-            container.mux(picture.encode(frame))
+            planes = cv2.cvtColor(image, cv2.COLOR_BGR2YUV_I420)
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(picture.encode(None))
         samples = voice.synthesise(spec, plan)
         block = sound.codec_context.frame_size or 1024
@@ -183,13 +186,15 @@ def ensure(root: Path, identity: dict[str, Any], workers: int = 0) -> Path:
     try:
         (partial / "video").mkdir(parents=True, exist_ok=True)
         _fit(partial, identity)
-        scratch = Path(tempfile.mkdtemp(prefix=f"{root.name}.tmp-", dir=root.parent))
+        scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=partial))
     except OSError as error:
         raise DataError(f"{root}: the demo set cannot be written there: {error}") from error
     try:
         specs = draw_set(identity["seed"], identity["domain"], identity["clips"])
         rows = _make_all(specs, partial, scratch, _workers(len(specs), workers))
         write_jsonl(partial / "clips.jsonl", rows)
+        if root.exists():
+            root.rmdir()  # is_set saw that it is empty
         partial.replace(root)
     except (OSError, DataError) as error:
         # another process may have finished first and taken the folder along
@@ -203,16 +208,19 @@ def ensure(root: Path, identity: dict[str, Any], workers: int = 0) -> Path:
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    for left in root.glob(f"{_SCRATCH}*"):  # half-written clips of killed runs
+        shutil.rmtree(left, ignore_errors=True)
     return root
 
 
 def _fit(partial: Path, identity: dict[str, Any]) -> None:
     """Keep the finished clips of an interrupted run if it was making this very set."""
     note = partial / "set.json"
-    if note.is_file() and read_json(note) == identity:
-        return
-    shutil.rmtree(partial)
-    (partial / "video").mkdir(parents=True)
+    if note.is_file():
+        if read_json(note) == identity:
+            return
+        shutil.rmtree(partial)
+        (partial / "video").mkdir(parents=True)
     write_json(note, identity)
 
 

@@ -35,11 +35,11 @@ def frames(spec: ClipSpec, plan: Speech) -> Iterator[np.ndarray]:
     Depends on the states core, body and setting and on the sentence, never on the voice.
     Cost: about 2 ms a frame on one core.
     """
-    rng = spec.rng("stage")
-    back = paint_place(spec.place, spec.time, spec.weather, rng)
-    back = decorate(back, spec.latent.setting, rng)
-    motion = Motion(spec.latent.setting, spec.weather if spec.place.outside else "", rng)
-    phase = float(rng.random())
+    back = paint_place(spec.place, spec.time, spec.weather, spec.rng("furniture"))
+    back = decorate(back, spec.latent.setting, spec.rng("decoration"))
+    outdoor = spec.weather if spec.place.outside else ""
+    motion = Motion(spec.latent.setting, outdoor, spec.rng("motion"))
+    phase = float(spec.rng("stance").random())
     gesture = GESTURES[spec.latent.body]
     film = _vignette() if spec.domain == "target" else None
 
