@@ -63,7 +63,7 @@ def environment(*, allow_download: bool = False) -> dict[str, str]:
         "LOG_LEVEL": "WARNING",
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
-        "swift_audio_load_backend": "soundfile_pyav",
+        "SWIFT_AUDIO_LOAD_BACKEND": "soundfile_pyav",
     }
 
 
