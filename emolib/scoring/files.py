@@ -50,6 +50,7 @@ def read_labels(
     mode: Mode = "tolerant",
     *,
     column: str = "",
+    system: str = "",
     duplicates: Literal["error", "first", "last"] = "error",
 ) -> LabelFile:
     """Read a gold or prediction file.
@@ -59,6 +60,7 @@ def read_labels(
         mode: Parser of text cells. Lists (JSON, prediction files) are taken as they are,
             and normalised in tolerant mode.
         column: Column or key with the labels; "" = ``openset`` or ``labels``.
+        system: Only rows of this system, of a prediction file that holds several; "" = all.
         duplicates: A name that occurs twice: "error", or keep the "first" or "last" row.
 
     Raises:
@@ -70,7 +72,7 @@ def read_labels(
     rows: dict[str, int] = {}
     statuses = dict.fromkeys(("ok", "repaired", "empty", "unparsed"), 0)
     repeated = 0
-    for row, name, cell in read_cells(path, column):
+    for row, name, cell in read_cells(path, column, system):
         parsed = parse_labels(cell, mode)
         if parsed.status == "unparsed" and mode == "mer2024":
             raise DataError(
@@ -80,8 +82,9 @@ def read_labels(
         if name in labels:
             if duplicates == "error":
                 raise DataError(
-                    f"{path}, row {row}: {name!r} was already given in row {rows[name]}: remove one "
-                    "of them, or say which counts with --duplicates first or last"
+                    f"{path}, row {row}: {name!r} was already given in row {rows[name]}: remove "
+                    "one of them, say which counts with --duplicates first or last, or, if the "
+                    "file holds several systems, choose one with --system"
                 )
             repeated += 1
             if duplicates == "first":
@@ -89,7 +92,7 @@ def read_labels(
         labels[name], rows[name] = parsed.labels, row
         statuses[parsed.status] += 1
     if not labels:
-        raise DataError(f"{path}: no rows in it")
+        raise DataError(f"{path}: no rows in it" + (f" of system {system!r}" if system else ""))
     return LabelFile(labels, statuses, repeated)
 
 
@@ -104,16 +107,16 @@ def read_names(path: Path | str) -> set[str]:
         return {line.strip() for line in _text(path).splitlines() if line.strip()}
     if path.suffix.lower() in (".csv", ".tsv"):
         return {name for _, name, _ in _csv_cells(path, None)}
-    return {name for _, name, _ in read_cells(path, "")}
+    return {name for _, name, _ in read_cells(path)}
 
 
-def read_cells(path: Path, column: str) -> Iterator[tuple[int, str, object]]:
+def read_cells(path: Path, column: str = "", system: str = "") -> Iterator[tuple[int, str, object]]:
     """Yield (row, clip name, cell); rows count from 1 as a text editor shows them."""
     kind = path.suffix.lower()
     if kind in (".csv", ".tsv"):
         return _csv_cells(path, (column,) if column else LABEL_COLUMNS)
     if kind in (".jsonl", ".ndjson", ".json"):
-        return _json_cells(path, (column,) if column else LABEL_COLUMNS)
+        return _json_cells(path, (column,) if column else LABEL_COLUMNS, system)
     if kind == ".npz":
         return _npz_cells(path)
     if path.is_dir():
@@ -135,17 +138,14 @@ def _text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16"
-    else:
-        encoding = "utf-8-sig"
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         row = data[: error.start].count(b"\n") + 1
         raise DataError(
-            f"{path}, row {row}: not UTF-8 text (byte 0x{data[error.start]:02x}); save it as UTF-8, "
-            "e.g. iconv -f GB18030 -t UTF-8 (the usual other encoding of these files)"
+            f"{path}, row {row}: not UTF-8 text (byte 0x{data[error.start]:02x}); save it as "
+            "UTF-8, e.g. iconv -f GB18030 -t UTF-8 (the usual other encoding of these files)"
         ) from None
     if "\0" in text:
         row = text[: text.index("\0")].count("\n") + 1
@@ -169,8 +169,8 @@ def _csv_cells(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[in
                 continue
             if len(cells) != len(header):
                 raise DataError(
-                    f"{path}, row {row}: {len(cells)} cells under {len(header)} columns; put quotes "
-                    'around labels that hold commas: name,"[\'a\', \'b\']"'
+                    f"{path}, row {row}: {len(cells)} cells under {len(header)} columns; put "
+                    "quotes around labels that hold commas: name,\"['a', 'b']\""
                 )
             name = cells[name_at].strip()
             if not name:
@@ -187,12 +187,14 @@ def _find(path: Path, header: list[str], wanted: tuple[str, ...]) -> int:
         if column in header:
             return header.index(column)
     raise DataError(
-        f"{path}, row 1: no column {' or '.join(repr(c) for c in wanted)}, only {header}: rename the "
-        "column or name it with --column"
+        f"{path}, row 1: no column {' or '.join(repr(c) for c in wanted)}, only {header}: rename "
+        "the column or name it with --column"
     )
 
 
-def _json_cells(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, str, object]]:
+def _json_cells(
+    path: Path, keys: tuple[str, ...], system: str
+) -> Iterator[tuple[int, str, object]]:
     text = _text(path)
     if path.suffix.lower() == ".json":
         try:
@@ -213,7 +215,8 @@ def _json_cells(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, str, o
                     records.append((row, json.loads(line)))
                 except ValueError as error:
                     raise DataError(
-                        f"{path}, row {row}: not JSON ({error}); if the file was cut off, make it again"
+                        f"{path}, row {row}: not JSON ({error}); if the file was cut off, make "
+                        "it again"
                     ) from None
     for row, record in records:
         found = [k for k in keys if isinstance(record, dict) and k in record]
@@ -222,12 +225,15 @@ def _json_cells(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, str, o
                 f"{path}, row {row}: expected an object with 'name' and "
                 f"{' or '.join(repr(k) for k in keys)}"
             )
-        yield row, record["name"], record[found[0]]
+        if not system or record.get("system") == system:
+            yield row, record["name"], record[found[0]]
 
 
 def _npz_cells(path: Path) -> Iterator[tuple[int, str, object]]:
     _require(path)
     remedy = "rewrite it as CSV with columns name,openset, or save both as text arrays"
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: not a readable .npz file; {remedy}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             names, items = archive["filenames"], archive["fileitems"]

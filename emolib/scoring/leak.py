@@ -54,9 +54,10 @@ def check_leak(
     if overlaps and not allow:
         counts = "; ".join(f"{len(found)} in {title}" for title, found in overlaps.items())
         raise LeakError(
-            f"{len(report.leaked)} of {report.n} evaluation clips were in training: {counts} (first: "
-            f"{report.leaked[0]!r}). Score out-of-fold predictions, or a model trained without them; "
-            "to score it all the same, say so (--allow-leak) and print it beside the number"
+            f"{len(report.leaked)} of {report.n} evaluation clips were in training: {counts} "
+            f"(first: {report.leaked[0]!r}). Score out-of-fold predictions, or a model trained "
+            "without them; to score it all the same, say so (--allow-leak) and print it beside "
+            "the number"
         )
     return report
 

@@ -60,8 +60,8 @@ class WheelTables:
         lost = [name for name in FILES if not (folder / name).is_file()]
         if lost:
             raise DataError(
-                f"{folder}: the emotion-wheel tables are incomplete, no {', '.join(lost)}; give the "
-                "folder emotion_wheel/ of the official toolkit (MER2025 or MER2026) with --tables"
+                f"{folder}: the emotion-wheel tables are incomplete, no {', '.join(lost)}; give "
+                "the folder emotion_wheel/ of the official toolkit of that year with --tables"
             )
         digests = {n: hashlib.sha256((folder / n).read_bytes()).hexdigest() for n in FILES}
         self.year = _YEARS.get(digests["format.csv"], "")
@@ -165,9 +165,7 @@ class WheelGrouping(TableGrouping):
             "m1": [view(self._view(vocab, [t.m1(x) for x in vocab]))],
             "m2": [view(self._view(vocab, [t.m2(x) for x in vocab]))],
             "m3_level1": first.views,
-            "m3_level2": [
-                view(self._view(vocab, [t.m3(x, w, 2) for x in vocab])) for w in WHEELS
-            ],
+            "m3_level2": [view(self._view(vocab, [t.m3(x, w, 2) for x in vocab])) for w in WHEELS],
         }
         return Grouped(first.views, first.known_gold, first.known_pred, tables)
 
