@@ -339,7 +339,11 @@ def test_interrupted_generation_goes_on_where_it_stopped(made, tmp_path, monkeyp
     assert len(set(written)) == 4  # none was made twice
     assert [c.video.read_bytes() for c in found] == [c.video.read_bytes() for c in clips[:4]]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["set"]
-    assert sorted(p.name for p in (tmp_path / "set").iterdir()) == ["clips.jsonl", "set.json", "video"]
+    assert sorted(p.name for p in (tmp_path / "set").iterdir()) == [
+        "clips.jsonl",
+        "set.json",
+        "video",
+    ]
 
 
 def test_two_runs_at_once_end_well(made, tmp_path, monkeypatch):
@@ -390,8 +394,8 @@ def test_faces_are_found_as_in_life():
 
 @pytest.mark.parametrize("module", ["emolib.datasets", "emolib.datasets.demo"])
 def test_import_is_light(module):
-    code = f"import sys, {module}; print(sorted({{'cv2', 'av', 'torch', 'scipy'}} & set(sys.modules)))"
-    shown = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    code = (
+        f"import sys, {module}; print(sorted({{'cv2', 'av', 'torch', 'scipy'}} & set(sys.modules)))"
     )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -221,3 +221,15 @@ def test_any_text_gives_clean_labels(text: str) -> None:
     assert labels is None or (
         len(labels) == len(set(labels)) and all(x == x.strip() for x in labels)
     )
+
+
+def test_a_table_on_the_command_line_may_cover_more_videos(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/one.mp4", "b/two.mp4")
+    videos = [tmp_path / "a" / "one.mp4", tmp_path / "b" / "two.mp4"]
+    table = tmp_path / "t.csv"
+    table.write_text("name,subtitle\none,Hello.\nnever,Nothing.\n")
+    clips = clips_from_paths(videos, table=table)
+    assert {c.name: c.subtitle for c in clips} == {"one": "Hello.", "two": None}
+    table.write_text("name,subtitle\nnever,Nothing.\n")
+    with pytest.raises(DataError, match="without a video"):
+        clips_from_paths(videos, table=table)

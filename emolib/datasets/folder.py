@@ -49,14 +49,15 @@ def read_folder(params: DataParams) -> list[Clip]:
     return clips
 
 
-def clips_from_paths(paths: Iterable[Path | str]) -> list[Clip]:
+def clips_from_paths(paths: Iterable[Path | str], table: Path | None = None) -> list[Clip]:
     """Make clips of files and folders as given, e.g. on a command line.
 
     A file is taken whatever its suffix; of a folder the videos below it. A file given twice
-    is one clip.
+    is one clip. A table may cover more videos than are given here.
 
     Raises:
-        DataError: a path that does not exist, a folder without videos, or nothing given.
+        DataError: a path that does not exist, a folder without videos, nothing given, or a
+            table that is wrong or names none of the videos.
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for path in map(Path, paths):
@@ -73,7 +74,11 @@ def clips_from_paths(paths: Iterable[Path | str]) -> list[Clip]:
             found.setdefault(file.resolve(), (file, inside))
     if not found:
         raise DataError("no videos given: name files or folders")
-    return _name(list(found.values()))
+    clips = _name([(file.absolute(), inside) for file, inside in found.values()])
+    if table is None:
+        return clips
+    root = Path(os.path.commonpath([clip.video.parent for clip in clips]))
+    return _join(clips, read_table(table), table, root, partial=True)
 
 
 def _videos(root: Path) -> Iterator[Path]:
@@ -130,8 +135,10 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _join(clips: list[Clip], rows: list[Row], table: Path, root: Path) -> list[Clip]:
-    """Put each row's knowledge on its clip."""
+def _join(
+    clips: list[Clip], rows: list[Row], table: Path, root: Path, *, partial: bool = False
+) -> list[Clip]:
+    """Put each row's knowledge on its clip; ``partial`` allows rows about other videos."""
     others: dict[str, set[int]] = {}  # other ways to write a clip's name
     for k, clip in enumerate(clips):
         inside = clip.video.relative_to(root)
@@ -140,7 +147,9 @@ def _join(clips: list[Clip], rows: list[Row], table: Path, root: Path) -> list[C
     by_name = {name: min(ks) for name, ks in others.items() if len(ks) == 1}
     by_name |= {clip.name: k for k, clip in enumerate(clips)}
     missing = [row.name for row in rows if _plain(row.name) not in by_name]
-    if missing:
+    if partial and len(missing) < len(rows):
+        rows = [row for row in rows if _plain(row.name) in by_name]
+    elif missing:
         raise DataError(
             f"{table}: of {len(rows)} lines {few(missing)} without a video below {root} "
             f"({len(clips)} videos there, e.g. {clips[0].name!r})"

@@ -245,5 +245,3 @@ def is_set(root: Path, identity: dict[str, Any]) -> bool:
             "delete that folder."
         )
     return True
-
-

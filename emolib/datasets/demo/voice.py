@@ -184,7 +184,9 @@ def synthesise(spec: ClipSpec, plan: Speech) -> np.ndarray:
             continue
         y = source * _smooth(w / total, 0.012)
         for frequency, bandwidth in zip(_VOWELS[vowel], _BANDWIDTHS, strict=True):
-            y = _resonator(y, frequency * spec.who.tract, bandwidth) * (1.6 if frequency > 1500 else 1.0)
+            y = _resonator(y, frequency * spec.who.tract, bandwidth) * (
+                1.6 if frequency > 1500 else 1.0
+            )
         speech += y
     speech *= 0.16 / max(1e-6, float(np.sqrt(np.mean(speech[level > 0.3] ** 2))))
     if p.breath >= 1:
@@ -211,7 +213,10 @@ def _before(spec: ClipSpec, p: Prosody, t: np.ndarray, noise: np.ndarray) -> np.
     shape = inside * np.clip(np.sin(2 * np.pi * 4 * u), 0, 1) * (1.1 - 0.5 * u)
     f0 = spec.who.pitch * p.pitch * (1.35 - 0.2 * u)
     tone = np.sign(np.sin(2 * np.pi * np.cumsum(f0) / RATE)) * 0.5 + noise * 0.25
-    return _resonator(_resonator(tone * shape, 750 * spec.who.tract, 160), 1250 * spec.who.tract, 200) * 0.12
+    return (
+        _resonator(_resonator(tone * shape, 750 * spec.who.tract, 160), 1250 * spec.who.tract, 200)
+        * 0.12
+    )
 
 
 def _room(rng: np.random.Generator, n: int) -> np.ndarray:
