@@ -407,7 +407,7 @@ class _Video:
 
     def _keep(self, picture: Any, seconds: float) -> Frame:
         """Turn a decoded picture into an upright RGB frame."""
-        image = picture.to_ndarray(format="rgb24")
+        image = picture.to_ndarray(format="rgb24", threads=1)
         image, self.rotation = _upright(image, picture)
         return Frame(image, seconds, picture_sha(image))
 
