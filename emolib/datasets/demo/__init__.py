@@ -75,9 +75,7 @@ def open_demo(params: DataParams, outputs: Path, workers: int = 0) -> list[Clip]
     ]
 
 
-def reference_pairs(
-    params: DataParams, outputs: Path, workers: int = 0
-) -> list[FrameCaption]:
+def reference_pairs(params: DataParams, outputs: Path, workers: int = 0) -> list[FrameCaption]:
     """Give reference captions of three frames a clip, for image-text training without captioners.
 
     Raises:

@@ -50,7 +50,10 @@ _CLOTHES: dict[str, Color] = {
     "orange": (50, 128, 232),
     "turquoise": (164, 164, 60),
 }
-_CUTS = {"man": ("short", "side parting", "curly", "bald"), "woman": ("long", "bun", "bob", "curly")}
+_CUTS = {
+    "man": ("short", "side parting", "curly", "bald"),
+    "woman": ("long", "bun", "bob", "curly"),
+}
 _GARMENTS = ("t-shirt", "shirt", "sweater", "jacket")
 
 
@@ -105,8 +108,19 @@ def identity(domain: str, split: str, number: int) -> Identity:
     rng = keyed_rng("identity", domain, split, number)
     target = domain == "target"
     noun = "man" if rng.random() < 0.5 else "woman"
-    age = str(rng.choice(["young", "middle-aged", "old"], p=(0.3, 0.4, 0.3) if target else (0.6, 0.3, 0.1)))
-    skin = _SKINS[str(rng.choice(list(_SKINS), p=(0.1, 0.2, 0.3, 0.25, 0.15) if target else (0.25, 0.35, 0.2, 0.12, 0.08)))]
+    age = str(
+        rng.choice(
+            ["young", "middle-aged", "old"], p=(0.3, 0.4, 0.3) if target else (0.6, 0.3, 0.1)
+        )
+    )
+    skin = _SKINS[
+        str(
+            rng.choice(
+                list(_SKINS),
+                p=(0.1, 0.2, 0.3, 0.25, 0.15) if target else (0.25, 0.35, 0.2, 0.12, 0.08),
+            )
+        )
+    ]
     by_age = {
         "young": (0.35, 0.35, 0.18, 0.12, 0.0, 0.0),
         "middle-aged": (0.35, 0.3, 0.12, 0.08, 0.15, 0.0),
@@ -167,7 +181,9 @@ class Place:
 
 PLACES: dict[tuple[str, str], tuple[Place, ...]] = {
     ("base", "train"): (
-        Place("a living room", False, (176, 200, 214), (96, 130, 160), ("window", "sofa", "picture")),
+        Place(
+            "a living room", False, (176, 200, 214), (96, 130, 160), ("window", "picture", "sofa")
+        ),
         Place("a kitchen", False, (206, 216, 204), (150, 160, 168), ("cupboards", "window")),
         Place("an office", False, (212, 206, 196), (120, 116, 112), ("window", "shelf", "plant")),
         Place("a park", True, (220, 205, 180), (80, 150, 96), ("trees", "bench")),
@@ -197,7 +213,7 @@ PLACES: dict[tuple[str, str], tuple[Place, ...]] = {
         Place("a workshop", False, (150, 170, 176), (86, 100, 116), ("cupboards", "table", "lamp")),
         Place("a hillside", True, (224, 206, 184), (92, 150, 132), ("hills", "houses")),
     ),
-}  # fmt: skip
+}
 
 TIMES = ("by day", "in the evening", "at night")
 WEATHER = ("clear", "rainy", "snowy")

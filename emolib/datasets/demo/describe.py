@@ -86,7 +86,11 @@ def caption(spec: ClipSpec, time: float, variant: int = 0) -> str:
         told = (say.one(world.CONCEPTS[core]),)
     words = [*(() if spec.turned else told), *found.get("body", ()), *found.get("setting", ())]
     opening = say.opening()
-    end = say.line(lines.SEEMS).replace("{labels}", _join(words)) if words else say.line(lines.UNCLEAR)
+    end = (
+        say.line(lines.SEEMS).replace("{labels}", _join(words))
+        if words
+        else say.line(lines.UNCLEAR)
+    )
     return f"{opening[0].upper()}{opening[1:]} {say.seen(core)} {end}"
 
 
@@ -132,7 +136,9 @@ class _Sayer:
         hair = "a bald head" if who.cut == "bald" else f"{who.hair_name} hair"
         extra = " and glasses" if who.glasses else ""
         article_2 = "an" if who.clothes_name[0] in "aeio" else "a"
-        dress = f" in {article_2} {who.clothes_name} {who.garment}" if self.rng.random() < 0.5 else ""
+        dress = (
+            f" in {article_2} {who.clothes_name} {who.garment}" if self.rng.random() < 0.5 else ""
+        )
         return f"{article} {who.age} {who.noun} with {hair}{extra}{dress}"
 
     def _place(self) -> str:

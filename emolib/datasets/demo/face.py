@@ -11,12 +11,13 @@ import numpy as np
 
 from emolib.datasets.demo.cast import Color, Identity
 from emolib.datasets.demo.expression import Expression
-from emolib.datasets.demo.paint import curve, disc, fill, line, mix, oval, shade, smooth
+from emolib.datasets.demo.hair import front_hair
+from emolib.datasets.demo.paint import curve, disc, fill, line, mix, oval, shade
 
 _OUTLINE = np.array(
-    [(0, -1.0), (0.34, -0.95), (0.6, -0.74), (0.72, -0.42), (0.74, -0.05), (0.69, 0.3), (0.56, 0.63),
-     (0.36, 0.88), (0.14, 1.0), (-0.14, 1.0), (-0.36, 0.88), (-0.56, 0.63), (-0.69, 0.3),
-     (-0.74, -0.05), (-0.72, -0.42), (-0.6, -0.74), (-0.34, -0.95)]
+    [(0, -1.0), (0.34, -0.95), (0.6, -0.74), (0.72, -0.42), (0.74, -0.05), (0.69, 0.3),
+     (0.56, 0.63), (0.36, 0.88), (0.14, 1.0), (-0.14, 1.0), (-0.36, 0.88), (-0.56, 0.63),
+     (-0.69, 0.3), (-0.74, -0.05), (-0.72, -0.42), (-0.6, -0.74), (-0.34, -0.95)]
 )  # fmt: skip
 
 
@@ -52,7 +53,7 @@ class Head:
     def flat(self, points: np.ndarray | list[tuple[float, float]]) -> np.ndarray:
         """Like :meth:`at` for outlines: moved and tilted with the head, but not turned."""
         p = np.asarray(points, dtype=np.float64) * (self.who.width, 1.0)
-        return self._place(p + (self._sin[0] * 0.1, self._sin[1] * 0.12))
+        return self._place(p + np.array([self._sin[0] * 0.1, self._sin[1] * 0.12]))
 
     def _place(self, p: np.ndarray) -> np.ndarray:
         s, c = self._sin[2], self._cos[2]
@@ -62,25 +63,6 @@ class Head:
         """Turn a length in head units into pixels."""
         return units * self.size
 
-    # -- behind the body -------------------------------------------------------------------
-    def back_hair(self) -> None:
-        """Draw what of the hair lies behind neck and shoulders."""
-        hair, cut = shade(self.who.hair, 0.82), self.who.cut
-        if cut == "long":
-            points = [(-0.86, -0.6), (-0.5, -1.2), (0.5, -1.2), (0.86, -0.6), (0.95, 0.5),
-                      (0.9, 1.4), (0.4, 1.5), (-0.4, 1.5), (-0.9, 1.4), (-0.95, 0.5)]  # fmt: skip
-            fill(self.image, self.flat(smooth(smooth(points))), hair)
-        elif cut == "bob":
-            fill(self.image, self.flat(oval(0, -0.08, 0.95, 1.0)), hair)
-        elif cut == "curly":
-            for a in np.linspace(-0.1, np.pi + 0.1, 11):
-                x, y = self.flat([(0.78 * np.cos(a), -0.28 - 0.72 * np.sin(a))])[0]
-                disc(self.image, x, y, self.px(0.3), hair)
-        elif cut == "bun":
-            x, y = self.flat([(0, -1.22)])[0]
-            disc(self.image, x, y, self.px(0.36), hair)
-
-    # -- the face ----------------------------------------------------------------------------
     def draw(self) -> None:
         """Draw the head in front of neck and body."""
         turned = abs(self.face.yaw) > 0.4
@@ -96,7 +78,7 @@ class Head:
         self._nose()
         self._mouth()
         self._marks()
-        self._front_hair()
+        front_hair(self)
         if self.who.glasses:
             self._glasses()
 
@@ -121,8 +103,14 @@ class Head:
         patch[:] = self.skin
         light, soft = shade(self.skin, 1.16), shade(self.skin, 0.8)
         for points, color in (
-            ([(-0.8, -1.1), (-0.5, -1.1), (-0.6, 0.2), (-0.45, 1.1), (-0.9, 1.1)], shade(self.skin, 0.84)),
-            ([(0.8, -1.1), (0.5, -1.1), (0.6, 0.2), (0.45, 1.1), (0.9, 1.1)], shade(self.skin, 0.8)),
+            (
+                [(-0.8, -1.1), (-0.5, -1.1), (-0.6, 0.2), (-0.45, 1.1), (-0.9, 1.1)],
+                shade(self.skin, 0.84),
+            ),
+            (
+                [(0.8, -1.1), (0.5, -1.1), (0.6, 0.2), (0.45, 1.1), (0.9, 1.1)],
+                shade(self.skin, 0.8),
+            ),
             (oval(0, -0.62, 0.42, 0.16), light),
             (oval(-0.33, -0.14, 0.25, 0.17), soft),
             (oval(0.33, -0.14, 0.25, 0.17), soft),
@@ -163,7 +151,9 @@ class Head:
             cx, cy = self.at([(gx, gy)])[0]
             disc(self.image, cx, cy, self.px(iris), (44, 52, 70))
             disc(self.image, cx, cy, self.px(iris * 0.58), (14, 12, 14))
-            disc(self.image, cx - self.px(0.03), cy - self.px(0.035), self.px(0.022), (250, 250, 250))
+            disc(
+                self.image, cx - self.px(0.03), cy - self.px(0.035), self.px(0.022), (250, 250, 250)
+            )
             line(self.image, self.at(bottom), self.dark, 1)
             line(self.image, self.at(top), self.ink, self.px(0.055))
         else:
@@ -180,7 +170,7 @@ class Head:
             stream = self.at([(x0 + side * 0.03, y0 + 0.1), (x0 + side * 0.06, y0 + 0.3),
                               (x0 + side * 0.05, y0 + 0.52 * f.tear)])  # fmt: skip
             line(self.image, stream, blue, self.px(0.05))
-            disc(self.image, *stream[-1], self.px(0.05), blue)
+            disc(self.image, stream[-1, 0], stream[-1, 1], self.px(0.05), blue)
 
     def _brow(self, side: int) -> None:
         if side * self.face.yaw > 0.6:
@@ -196,11 +186,13 @@ class Head:
     def _nose(self) -> None:
         f, length = self.face, 0.26 * self.who.nose
         out = 0.08 + 0.22 * max(0.0, abs(f.yaw) - 0.4)
-        tip = self.at([(-0.1, length), (-0.05, length + 0.06), (0.05, length + 0.06), (0.1, length)],
-                      lift=out)  # fmt: skip
+        low = length + 0.06
+        tip = self.at([(-0.1, length), (-0.05, low), (0.05, low), (0.1, length)], lift=out)
         line(self.image, tip, self.dark, self.px(0.04))
         lift = 0.03 if f.yaw >= 0 else -0.03
-        bridge = self.at([(lift + 0.06 * np.sign(lift), -0.1), (lift * 2.2, length - 0.04)], lift=0.05)
+        bridge = self.at(
+            [(lift + 0.06 * np.sign(lift), -0.1), (lift * 2.2, length - 0.04)], lift=0.05
+        )
         line(self.image, bridge, shade(self.skin, 0.8), 1)
         if f.nose > 0.2:
             for y in (-0.08, -0.01, 0.06):
@@ -238,7 +230,9 @@ class Head:
                 fill(self.image, self.at(np.vstack([up, low])), (236, 238, 238))
         else:
             line(self.image, self.at(inner_up), self.ink, self.px(0.04))
-        line(self.image, self.at(np.vstack([outer_up, outer_down])), shade(rose, 0.6), 1, closed=True)
+        line(
+            self.image, self.at(np.vstack([outer_up, outer_down])), shade(rose, 0.6), 1, closed=True
+        )
 
     def _marks(self) -> None:
         f = self.face
@@ -264,33 +258,6 @@ class Head:
                   (0.66, 0.2), (0.6, 0.62), (0.38, 0.93), (0.14, 1.06), (-0.14, 1.06),
                   (-0.38, 0.93), (-0.6, 0.62)]  # fmt: skip
         fill(self.image, (self.at(points) + self.flat(points)) / 2, mix(self.skin, beard, 0.85))
-
-    def _front_hair(self) -> None:
-        hair, cut = self.who.hair, self.who.cut
-        if cut == "bald":
-            return
-        hairline = {"short": -0.7, "side parting": -0.66, "bob": -0.56}.get(cut, -0.68)
-        rise = -1.16 if cut != "short" else -1.12
-        cap = [(-0.8, -0.15), (-0.82, -0.55), (-0.6, -0.95), (-0.25, rise), (0.25, rise),
-               (0.6, -0.95), (0.82, -0.55), (0.8, -0.15), (0.68, -0.35)]  # fmt: skip
-        fringe = {
-            "side parting": [(0.55, hairline), (0.1, hairline + 0.08), (-0.3, hairline - 0.06), (-0.62, hairline + 0.15)],
-            "bob": [(0.6, hairline + 0.1), (0.3, hairline), (0, hairline + 0.03), (-0.3, hairline), (-0.6, hairline + 0.1)],
-            "long": [(0.6, hairline + 0.1), (0.2, hairline - 0.14), (0, hairline - 0.2), (-0.2, hairline - 0.14), (-0.6, hairline + 0.1)],
-        }.get(cut, [(0.55, hairline + 0.05), (0, hairline - 0.07), (-0.55, hairline + 0.05)])
-        points = self.flat(smooth([*cap, *fringe, (-0.68, -0.35)]))
-        fill(self.image, points, hair)
-        shine = self.flat(curve((-0.5, -0.85), (-0.1, -1.02), (0.3, -0.95)))
-        line(self.image, shine, shade(hair, 1.18), self.px(0.07))
-        if cut == "curly":
-            for a in np.linspace(0.25, np.pi - 0.25, 8):
-                x, y = self.flat([(0.66 * np.cos(a), -0.38 - 0.56 * np.sin(a))])[0]
-                disc(self.image, x, y, self.px(0.2), hair)
-        if cut in ("long", "bob"):
-            for side in (-1, 1):
-                strand = [(side * 0.7, -0.5), (side * 0.86, -0.3), (side * 0.9, 0.6),
-                          (side * 0.68, 0.75), (side * 0.66, 0.0)]  # fmt: skip
-                fill(self.image, self.flat(smooth(strand)), hair)
 
     def _glasses(self) -> None:
         color: Color = (40, 36, 44)

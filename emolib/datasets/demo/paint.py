@@ -28,9 +28,7 @@ def line(
     image: np.ndarray, points: Points, color: Color, width: float, closed: bool = False
 ) -> None:
     """Draw a polyline ``width`` pixels thick (at least 1), with round ends."""
-    cv2.polylines(
-        image, [_fixed(points)], closed, color, max(1, round(width)), cv2.LINE_AA, _SHIFT
-    )
+    cv2.polylines(image, [_fixed(points)], closed, color, max(1, round(width)), cv2.LINE_AA, _SHIFT)
 
 
 def oval(cx: float, cy: float, rx: float, ry: float, angle: float = 0.0) -> np.ndarray:
@@ -39,7 +37,7 @@ def oval(cx: float, cy: float, rx: float, ry: float, angle: float = 0.0) -> np.n
     if angle:
         c, s = np.cos(angle), np.sin(angle)
         points = points @ np.array([[c, s], [-s, c]])
-    return points + (cx, cy)
+    return points + np.array([cx, cy])
 
 
 def disc(image: np.ndarray, cx: float, cy: float, radius: float, color: Color) -> None:

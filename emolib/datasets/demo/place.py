@@ -72,9 +72,7 @@ def _windows(image: np.ndarray, o: int, time: str, weather: str) -> None:
         _pane(image, x, 34, x + 64, 110, time, weather)
 
 
-def _pane(
-    image: np.ndarray, x0: int, y0: int, x1: int, y1: int, time: str, weather: str
-) -> None:
+def _pane(image: np.ndarray, x0: int, y0: int, x1: int, y1: int, time: str, weather: str) -> None:
     x0, x1 = max(2, x0), min(SIZE - 2, x1)
     box(image, x0 - 3, y0 - 3, x1 + 3, y1 + 3, (220, 224, 226))
     _sky(image, time, weather, x0, y0, x1, y1)
@@ -91,12 +89,20 @@ def _pane(
 def _shelf(image: np.ndarray, o: int, *_: str, x: int = 150) -> None:
     x += o
     box(image, x, 30, x + 62, 172, (60, 88, 122))
-    books: tuple[Color, ...] = ((60, 60, 170), (150, 100, 50), (80, 140, 80), (60, 150, 190), (120, 70, 120))
+    books: tuple[Color, ...] = (
+        (60, 60, 170),
+        (150, 100, 50),
+        (80, 140, 80),
+        (60, 150, 190),
+        (120, 70, 120),
+    )
     for row, y in enumerate((36, 70, 104, 138)):
         box(image, x + 3, y, x + 59, y + 28, (44, 64, 92))
         for k in range(8):
             tall = 18 + (k * 7 + row * 5) % 9
-            box(image, x + 4 + k * 7, y + 28 - tall, x + 9 + k * 7, y + 28, books[(k + row * 2) % 5])
+            box(
+                image, x + 4 + k * 7, y + 28 - tall, x + 9 + k * 7, y + 28, books[(k + row * 2) % 5]
+            )
 
 
 def _shelf_left(image: np.ndarray, o: int, *_: str) -> None:
@@ -113,7 +119,9 @@ def _picture(image: np.ndarray, o: int, *_: str, x: int = 162) -> None:
     x = min(x + o, SIZE - 52)
     box(image, x, 30, x + 48, 66, (50, 80, 110))
     box(image, x + 4, 34, x + 44, 62, (214, 200, 150))
-    fill(image, [(x + 4, 62), (x + 18, 44), (x + 28, 54), (x + 36, 46), (x + 44, 62)], (96, 130, 84))
+    fill(
+        image, [(x + 4, 62), (x + 18, 44), (x + 28, 54), (x + 36, 46), (x + 44, 62)], (96, 130, 84)
+    )
 
 
 def _picture_left(image: np.ndarray, o: int, *_: str) -> None:

@@ -67,7 +67,9 @@ def _mournful(image: np.ndarray, o: float) -> None:
     for k in range(6):
         a = k * np.pi / 3
         disc(image, cx + 26 * np.cos(a), 74 + 26 * np.sin(a), 4, (220, 220, 226))
-    fill(image, [(cx - 4, 96), (cx + 4, 96), (cx + 16, 140), (cx + 6, 136), (cx, 142)], (24, 22, 24))
+    fill(
+        image, [(cx - 4, 96), (cx + 4, 96), (cx + 16, 140), (cx + 6, 136), (cx, 142)], (24, 22, 24)
+    )
     for x, h in ((14, 52), (32, 70), (50, 44)):
         box(image, x + o, 168 - h, x + o + 10, 176, (214, 222, 228))
 
@@ -102,7 +104,11 @@ def _pressured(image: np.ndarray, o: float) -> None:
     for row, (y, r, n) in enumerate(((46, 13, 8), (80, 16, 6), (122, 20, 5))):
         for k in range(n):
             x = (k + 0.5) * SIZE / n + (o if row % 2 else -o)
-            fill(image, oval(x, y + r * 2.1, r * 1.3, r * 1.3), shade((96, 80, 76), 0.7 + 0.15 * ((k + row) % 3)))
+            fill(
+                image,
+                oval(x, y + r * 2.1, r * 1.3, r * 1.3),
+                shade((96, 80, 76), 0.7 + 0.15 * ((k + row) % 3)),
+            )
             fill(image, oval(x, y, r * 0.82, r), skins[(k + row) % 4])
             toward = 0.25 * np.sign(112 - x)  # all look at the person
             for s in (-1, 1):

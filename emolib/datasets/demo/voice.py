@@ -94,9 +94,23 @@ def prosody(spec: ClipSpec) -> Prosody:
 _VOWELS = {"a": (730, 1090, 2440), "e": (530, 1840, 2480), "i": (280, 2250, 2890),
            "o": (570, 840, 2410), "u": (310, 870, 2240), "y": (300, 2050, 2700)}  # fmt: skip
 _BANDWIDTHS = (80.0, 100.0, 140.0)
-_HISS = {"s": (5200, 1.0), "z": (5000, 0.6), "f": (3800, 0.5), "v": (3000, 0.3), "c": (3600, 0.5),
-         "h": (1500, 0.3), "t": (4200, 0.8), "k": (2400, 0.7), "p": (1200, 0.6), "x": (4800, 0.8),
-         "b": (600, 0.3), "d": (3000, 0.4), "g": (1800, 0.4), "j": (3200, 0.5), "q": (2400, 0.5)}  # fmt: skip
+_HISS = {
+    "s": (5200, 1.0),
+    "z": (5000, 0.6),
+    "f": (3800, 0.5),
+    "v": (3000, 0.3),
+    "c": (3600, 0.5),
+    "h": (1500, 0.3),
+    "t": (4200, 0.8),
+    "k": (2400, 0.7),
+    "p": (1200, 0.6),
+    "x": (4800, 0.8),
+    "b": (600, 0.3),
+    "d": (3000, 0.4),
+    "g": (1800, 0.4),
+    "j": (3200, 0.5),
+    "q": (2400, 0.5),
+}
 
 
 def _resonator(x: np.ndarray, frequency: float, bandwidth: float) -> np.ndarray:
@@ -184,7 +198,9 @@ def synthesise(spec: ClipSpec, plan: Speech) -> np.ndarray:
             continue
         y = source * _smooth(w / total, 0.012)
         for frequency, bandwidth in zip(_VOWELS[vowel], _BANDWIDTHS, strict=True):
-            y = _resonator(y, frequency * spec.who.tract, bandwidth) * (1.6 if frequency > 1500 else 1.0)
+            y = _resonator(y, frequency * spec.who.tract, bandwidth) * (
+                1.6 if frequency > 1500 else 1.0
+            )
         speech += y
     speech *= 0.16 / max(1e-6, float(np.sqrt(np.mean(speech[level > 0.3] ** 2))))
     if p.breath >= 1:
@@ -211,7 +227,10 @@ def _before(spec: ClipSpec, p: Prosody, t: np.ndarray, noise: np.ndarray) -> np.
     shape = inside * np.clip(np.sin(2 * np.pi * 4 * u), 0, 1) * (1.1 - 0.5 * u)
     f0 = spec.who.pitch * p.pitch * (1.35 - 0.2 * u)
     tone = np.sign(np.sin(2 * np.pi * np.cumsum(f0) / RATE)) * 0.5 + noise * 0.25
-    return _resonator(_resonator(tone * shape, 750 * spec.who.tract, 160), 1250 * spec.who.tract, 200) * 0.12
+    return (
+        _resonator(_resonator(tone * shape, 750 * spec.who.tract, 160), 1250 * spec.who.tract, 200)
+        * 0.12
+    )
 
 
 def _room(rng: np.random.Generator, n: int) -> np.ndarray:

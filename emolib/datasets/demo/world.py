@@ -88,7 +88,9 @@ SECONDARY: dict[str, tuple[State, ...]] = {
         State("determined", ("determined", "resolute"), "raised fist", ("angry",)),
         State("confident", ("confident", "self-assured"), "hands on hips", ("happy", "calm")),
         State("helpless", ("helpless", "powerless"), "shrug, palms up", ("sad", "worried")),
-        State("ashamed", ("ashamed", "embarrassed", "humiliated"), "hand before the eyes", ("sad",)),
+        State(
+            "ashamed", ("ashamed", "embarrassed", "humiliated"), "hand before the eyes", ("sad",)
+        ),
         State("excited", ("excited", "thrilled"), "both arms up", ("happy", "surprised")),
         State("insecure", ("insecure", "vulnerable"), "hugging oneself", ("afraid", "worried")),
     ),
@@ -171,7 +173,7 @@ class Latent:
 
     @property
     def degree(self) -> str:
-        """"mild" or "strong"."""
+        """Give the intensity as "mild" or "strong"."""
         return "strong" if self.intensity >= STRONG_FROM else "mild"
 
     def concept(self, factor: str) -> str:
