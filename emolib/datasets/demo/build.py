@@ -56,7 +56,9 @@ def row(spec: ClipSpec, plan: Speech) -> dict[str, Any]:
     return {
         "name": spec.name,
         "video": f"video/{spec.name}.mp4",
+        "seed": spec.seed,
         "domain": spec.domain,
+        "index": spec.index,
         "split": spec.split,
         "group": spec.who.key,
         "duration": plan.duration,
@@ -235,8 +237,8 @@ def is_set(root: Path, identity: dict[str, Any]) -> bool:
     note = root / "set.json"
     if not note.is_file() or not (root / "clips.jsonl").is_file():
         raise DataError(
-            f"{root} is not a demo set: no set.json with clips.jsonl there. Give an empty or new "
-            'folder as root, root: "" to keep the set under outputs, or kind: folder to read videos.'
+            f"{root} is not a demo set: no set.json with clips.jsonl there. Give an empty or "
+            'new folder as root, root: "" to keep it under outputs, or kind: folder for videos.'
         )
     found = read_json(note)
     if found != identity:

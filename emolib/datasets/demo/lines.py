@@ -181,57 +181,197 @@ SETTING: dict[str, tuple[str, str, str]] = {
 }
 
 PROSODY: dict[str, tuple[str, str, str]] = {
-    "core.happy.mild": ("the voice is bright and lively", "{he} speaks in a lively, rising melody", "the tone is light and bright"),
-    "core.happy.strong": ("the voice is high, loud and full of movement", "{he} speaks fast with a bright, jumping melody", "the tone is very bright and lively"),
-    "core.sad.mild": ("the voice is low and slow", "{he} speaks slowly with a falling melody", "the tone is soft and sinking"),
-    "core.sad.strong": ("the voice is very low, quiet and slow", "{he} speaks very slowly and almost without melody", "the tone is faint and falls with every word"),
-    "core.angry.mild": ("the voice is loud and firm", "{he} speaks fast and loudly", "the tone is sharp"),
-    "core.angry.strong": ("the voice is very loud and harsh", "{he} shouts in a harsh voice", "the tone is hard and shouting"),
-    "core.afraid.mild": ("the voice is raised and thin", "{he} speaks fast in a high voice", "the tone is high and tight"),
-    "core.afraid.strong": ("the voice is very high and the words come very fast", "{he} speaks in a shrill, hurried voice", "the tone is shrill and rushed upwards"),
-    "core.surprised.mild": ("the voice rises at the end", "{he} speaks with wide pitch movements", "the tone goes up clearly"),
-    "core.surprised.strong": ("the pitch jumps up and down widely", "{he} speaks with very large leaps in pitch", "the tone leaps upwards"),
-    "core.disgusted.mild": ("the voice is low and drawling", "{he} drags the words in a low voice", "the tone is low and stretched"),
-    "core.disgusted.strong": ("the voice is very low and creaking", "{he} drawls in a creaky voice", "the tone is rough, low and stretched"),
-    "core.worried.mild": ("the voice is subdued and a little raised", "{he} speaks quietly with a slight rise", "the tone is restrained"),
-    "core.worried.strong": ("the voice is quiet, tight and rising", "{he} speaks quickly and quietly", "the tone is strained and quiet"),
+    "core.happy.mild": (
+        "the voice is bright and lively",
+        "{he} speaks in a lively, rising melody",
+        "the tone is light and bright",
+    ),
+    "core.happy.strong": (
+        "the voice is high, loud and full of movement",
+        "{he} speaks fast with a bright, jumping melody",
+        "the tone is very bright and lively",
+    ),
+    "core.sad.mild": (
+        "the voice is low and slow",
+        "{he} speaks slowly with a falling melody",
+        "the tone is soft and sinking",
+    ),
+    "core.sad.strong": (
+        "the voice is very low, quiet and slow",
+        "{he} speaks very slowly and almost without melody",
+        "the tone is faint and falls with every word",
+    ),
+    "core.angry.mild": (
+        "the voice is loud and firm",
+        "{he} speaks fast and loudly",
+        "the tone is sharp",
+    ),
+    "core.angry.strong": (
+        "the voice is very loud and harsh",
+        "{he} shouts in a harsh voice",
+        "the tone is hard and shouting",
+    ),
+    "core.afraid.mild": (
+        "the voice is raised and thin",
+        "{he} speaks fast in a high voice",
+        "the tone is high and tight",
+    ),
+    "core.afraid.strong": (
+        "the voice is very high and the words come very fast",
+        "{he} speaks in a shrill, hurried voice",
+        "the tone is shrill and rushed upwards",
+    ),
+    "core.surprised.mild": (
+        "the voice rises at the end",
+        "{he} speaks with wide pitch movements",
+        "the tone goes up clearly",
+    ),
+    "core.surprised.strong": (
+        "the pitch jumps up and down widely",
+        "{he} speaks with very large leaps in pitch",
+        "the tone leaps upwards",
+    ),
+    "core.disgusted.mild": (
+        "the voice is low and drawling",
+        "{he} drags the words in a low voice",
+        "the tone is low and stretched",
+    ),
+    "core.disgusted.strong": (
+        "the voice is very low and creaking",
+        "{he} drawls in a creaky voice",
+        "the tone is rough, low and stretched",
+    ),
+    "core.worried.mild": (
+        "the voice is subdued and a little raised",
+        "{he} speaks quietly with a slight rise",
+        "the tone is restrained",
+    ),
+    "core.worried.strong": (
+        "the voice is quiet, tight and rising",
+        "{he} speaks quickly and quietly",
+        "the tone is strained and quiet",
+    ),
     "core.calm.mild": ("the voice is even", "{he} speaks at an even pace", "the tone is level"),
-    "core.calm.strong": ("the voice is soft and slow", "{he} speaks softly and evenly", "the tone is soft and steady"),
-}  # fmt: skip
+    "core.calm.strong": (
+        "the voice is soft and slow",
+        "{he} speaks softly and evenly",
+        "the tone is soft and steady",
+    ),
+}
 
 VOICE: dict[str, tuple[str, str, str]] = {
-    "nervous": ("the voice trembles", "a clear tremor runs through the voice", "{he} speaks with a shaking voice"),
-    "tired": ("{he} sighs before speaking and the voice is breathy", "a sigh is heard and the words are breathed", "the voice is full of breath after a long sigh"),
-    "amused": ("{he} chuckles before speaking", "a short laugh is heard at the beginning", "the sentence starts with a chuckle"),
-    "impatient": ("the syllables are hard and clipped", "{he} bites off every word", "every syllable is cut short"),
-    "bored": ("the pitch does not move at all", "{he} speaks in a monotone", "the melody is completely flat"),
+    "nervous": (
+        "the voice trembles",
+        "a clear tremor runs through the voice",
+        "{he} speaks with a shaking voice",
+    ),
+    "tired": (
+        "{he} sighs before speaking and the voice is breathy",
+        "a sigh is heard and the words are breathed",
+        "the voice is full of breath after a long sigh",
+    ),
+    "amused": (
+        "{he} chuckles before speaking",
+        "a short laugh is heard at the beginning",
+        "the sentence starts with a chuckle",
+    ),
+    "impatient": (
+        "the syllables are hard and clipped",
+        "{he} bites off every word",
+        "every syllable is cut short",
+    ),
+    "bored": (
+        "the pitch does not move at all",
+        "{he} speaks in a monotone",
+        "the melody is completely flat",
+    ),
     "cautious": ("{he} only whispers", "the words are whispered", "the voice is a whisper"),
-    "moved": ("the voice breaks and {he} sniffs", "a sniff is heard and the voice keeps breaking", "{he} sniffs, and syllables break off"),
-}  # fmt: skip
+    "moved": (
+        "the voice breaks and {he} sniffs",
+        "a sniff is heard and the voice keeps breaking",
+        "{he} sniffs, and syllables break off",
+    ),
+}
 
 WORDS: dict[str, tuple[str, str, str]] = {
-    "": ("This sentence states a plain fact.", "The words themselves carry no feeling.", "The sentence is neutral in content."),
-    "grateful": ("With these words {he} thanks someone.", "This sentence expresses thanks.", "The words say thank you."),
-    "apologetic": ("With these words {he} apologizes.", "This sentence is an apology.", "The words ask for forgiveness."),
-    "resentful": ("With these words {he} blames someone.", "This sentence is an accusation.", "The words put the blame on another person."),
-    "curious": ("With these words {he} asks to know more.", "This sentence is a question out of interest.", "The words ask for an explanation."),
-    "hopeful": ("With these words {he} looks forward.", "This sentence speaks of a better future.", "The words express hope."),
-    "disappointed": ("With these words {he} says that more was expected.", "This sentence speaks of an expectation that was not met.", "The words tell of a let-down."),
-    "proud": ("With these words {he} points to something achieved.", "This sentence speaks of an own success.", "The words tell of an achievement."),
-    "doubtful": ("With these words {he} questions what was said.", "This sentence expresses disbelief.", "The words show that {he} does not believe it."),
-    "caring": ("With these words {he} offers help.", "This sentence shows care for another person.", "The words comfort someone."),
-    "envious": ("With these words {he} wishes for what others have.", "This sentence compares {his} own luck with that of others.", "The words are about something another person got."),
-    "confused": ("With these words {he} says that {he} cannot follow.", "This sentence shows that {he} does not understand.", "The words ask what is meant."),
-}  # fmt: skip
+    "": (
+        "This sentence states a plain fact.",
+        "The words themselves carry no feeling.",
+        "The sentence is neutral in content.",
+    ),
+    "grateful": (
+        "With these words {he} thanks someone.",
+        "This sentence expresses thanks.",
+        "The words say thank you.",
+    ),
+    "apologetic": (
+        "With these words {he} apologizes.",
+        "This sentence is an apology.",
+        "The words ask for forgiveness.",
+    ),
+    "resentful": (
+        "With these words {he} blames someone.",
+        "This sentence is an accusation.",
+        "The words put the blame on another person.",
+    ),
+    "curious": (
+        "With these words {he} asks to know more.",
+        "This sentence is a question out of interest.",
+        "The words ask for an explanation.",
+    ),
+    "hopeful": (
+        "With these words {he} looks forward.",
+        "This sentence speaks of a better future.",
+        "The words express hope.",
+    ),
+    "disappointed": (
+        "With these words {he} says that more was expected.",
+        "This sentence speaks of an expectation that was not met.",
+        "The words tell of a let-down.",
+    ),
+    "proud": (
+        "With these words {he} points to something achieved.",
+        "This sentence speaks of an own success.",
+        "The words tell of an achievement.",
+    ),
+    "doubtful": (
+        "With these words {he} questions what was said.",
+        "This sentence expresses disbelief.",
+        "The words show that {he} does not believe it.",
+    ),
+    "caring": (
+        "With these words {he} offers help.",
+        "This sentence shows care for another person.",
+        "The words comfort someone.",
+    ),
+    "envious": (
+        "With these words {he} wishes for what others have.",
+        "This sentence compares {his} own luck with that of others.",
+        "The words are about something another person got.",
+    ),
+    "confused": (
+        "With these words {he} says that {he} cannot follow.",
+        "This sentence shows that {he} does not understand.",
+        "The words ask what is meant.",
+    ),
+}
 INTERJECTION = (
     'The exclamation "{word}" suggests that {he} is {labels}.',
     '"{word}" at the beginning is the cry of someone {labels}.',
     'Beginning with "{word}" {he} sounds {labels}.',
 )
 OPENING = {
-    "base": ("the screen shows {person} {place}.", "we see {person} {place}.", "there is {person} {place}."),
-    "target": ("{person} appears {place}.", "the scene, {place}, shows {person}.", "the camera is on {person} {place}."),
-}  # fmt: skip
+    "base": (
+        "the screen shows {person} {place}.",
+        "we see {person} {place}.",
+        "there is {person} {place}.",
+    ),
+    "target": (
+        "{person} appears {place}.",
+        "the scene, {place}, shows {person}.",
+        "the camera is on {person} {place}.",
+    ),
+}
 SUMMARY = (
     "Taken together, these clues show that {he} feels {labels}.",
     "Based on these clues, {his} emotional state is {labels}.",

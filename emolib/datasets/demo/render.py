@@ -10,6 +10,7 @@ import numpy as np
 from emolib.datasets.demo.body import GESTURES, Body
 from emolib.datasets.demo.expression import unfold
 from emolib.datasets.demo.face import Head
+from emolib.datasets.demo.hair import back_hair
 from emolib.datasets.demo.place import SIZE, paint_place
 from emolib.datasets.demo.setting import Motion, decorate
 from emolib.datasets.demo.spec import FPS, ClipSpec, Speech
@@ -58,7 +59,7 @@ def frames(spec: ClipSpec, plan: Speech) -> Iterator[np.ndarray]:
         if nod:
             face = face.nodded(nod)
         head = Head(image, spec.who, face, hx, hy, _HEAD * size)
-        head.back_hair()
+        back_hair(head)
         if not gesture.front:
             body.torso()
             body.arms()
