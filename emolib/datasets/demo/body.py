@@ -163,15 +163,7 @@ class Body:
         line(self.image, shape, edge, 1, closed=True)
         if self.gesture.shape == "fist":
             across = np.array([-direction[1], direction[0]])
-<<<<<<< HEAD
-            for k in (-0.07, 0.0, 0.07):
-                a = palm + across * k * u + direction * 0.05 * u
-                line(
-                    self.image, [tuple(a), tuple(a + direction * 0.12 * u)], mix(skin, edge, 0.8), 1
-                )
-=======
             for offset in (-0.07, 0.0, 0.07):
                 start = palm + across * offset * u + direction * 0.05 * u
                 knuckle = np.stack([start, start + direction * 0.12 * u])
                 line(self.image, knuckle, mix(skin, edge, 0.8), 1)
->>>>>>> world

@@ -259,53 +259,6 @@ class Head:
                   (-0.38, 0.93), (-0.6, 0.62)]  # fmt: skip
         fill(self.image, (self.at(points) + self.flat(points)) / 2, mix(self.skin, beard, 0.85))
 
-<<<<<<< HEAD
-    def _front_hair(self) -> None:
-        hair, cut = self.who.hair, self.who.cut
-        if cut == "bald":
-            return
-        hairline = {"short": -0.7, "side parting": -0.66, "bob": -0.56}.get(cut, -0.68)
-        rise = -1.16 if cut != "short" else -1.12
-        cap = [(-0.8, -0.15), (-0.82, -0.55), (-0.6, -0.95), (-0.25, rise), (0.25, rise),
-               (0.6, -0.95), (0.82, -0.55), (0.8, -0.15), (0.68, -0.35)]  # fmt: skip
-        fringe = {
-            "side parting": [
-                (0.55, hairline),
-                (0.1, hairline + 0.08),
-                (-0.3, hairline - 0.06),
-                (-0.62, hairline + 0.15),
-            ],
-            "bob": [
-                (0.6, hairline + 0.1),
-                (0.3, hairline),
-                (0, hairline + 0.03),
-                (-0.3, hairline),
-                (-0.6, hairline + 0.1),
-            ],
-            "long": [
-                (0.6, hairline + 0.1),
-                (0.2, hairline - 0.14),
-                (0, hairline - 0.2),
-                (-0.2, hairline - 0.14),
-                (-0.6, hairline + 0.1),
-            ],
-        }.get(cut, [(0.55, hairline + 0.05), (0, hairline - 0.07), (-0.55, hairline + 0.05)])
-        points = self.flat(smooth([*cap, *fringe, (-0.68, -0.35)]))
-        fill(self.image, points, hair)
-        shine = self.flat(curve((-0.5, -0.85), (-0.1, -1.02), (0.3, -0.95)))
-        line(self.image, shine, shade(hair, 1.18), self.px(0.07))
-        if cut == "curly":
-            for a in np.linspace(0.25, np.pi - 0.25, 8):
-                x, y = self.flat([(0.66 * np.cos(a), -0.38 - 0.56 * np.sin(a))])[0]
-                disc(self.image, x, y, self.px(0.2), hair)
-        if cut in ("long", "bob"):
-            for side in (-1, 1):
-                strand = [(side * 0.7, -0.5), (side * 0.86, -0.3), (side * 0.9, 0.6),
-                          (side * 0.68, 0.75), (side * 0.66, 0.0)]  # fmt: skip
-                fill(self.image, self.flat(smooth(strand)), hair)
-
-=======
->>>>>>> world
     def _glasses(self) -> None:
         color: Color = (40, 36, 44)
         for x in (-0.33, 0.33):
