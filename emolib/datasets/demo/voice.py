@@ -202,6 +202,7 @@ def synthesise(spec: ClipSpec, plan: Speech) -> np.ndarray:
                 1.6 if frequency > 1500 else 1.0
             )
         speech += y
+    speech = lfilter([1, -0.72], [1], speech)  # sound leaving the lips loses its lows
     speech *= 0.16 / max(1e-6, float(np.sqrt(np.mean(speech[level > 0.3] ** 2))))
     if p.breath >= 1:
         speech *= 0.8
