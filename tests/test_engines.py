@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emolib.engines import Engine, Reply, Request, answer_all, open_engine
+from emolib.engines import Engine, Reply, Request, answer_all, open_engine, swift_setup
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.tiny import FAMILIES
 from emolib.errors import EngineError, MissingModelError
@@ -261,11 +261,11 @@ def test_sampling_is_seeded_and_independent_of_the_batch(cache: Path) -> None:
 def test_sampling_follows_the_distribution() -> None:
     import torch
 
-    from emolib.engines.local import _Sampler
+    from emolib.engines.sampling import Sampler
 
     logits = torch.tensor([0.0, 1.0, 2.0])
     decoding = Decoding(temperature=0.5)
-    sampler = _Sampler(decoding, list(range(4000)))
+    sampler = Sampler(decoding, list(range(4000)))
     drawn = sampler(torch.zeros(4000, 1), logits.repeat(4000, 1)).argmax(-1)
     seen = torch.bincount(drawn, minlength=3) / 4000
     assert torch.allclose(seen, torch.softmax(logits / 0.5, -1), atol=0.03)
@@ -345,6 +345,29 @@ def test_missing_model(model: str, words: str, no_network: None) -> None:
         open_engine(ModelParams(model=model), name="x")
 
 
+@pytest.mark.parametrize("by_user", [False, True])
+@pytest.mark.parametrize("allowed", [False, True])
+def test_downloads_only_when_allowed(
+    allowed: bool, by_user: bool, cache: Path, internvl: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    [folder] = cache.glob("tiny-internvl-*")
+    asked = []
+
+    def snapshot_download(name: str, local_files_only: bool) -> str:
+        asked.append((name, local_files_only, huggingface_hub.constants.HF_HUB_OFFLINE))
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(swift_setup, "_OFFLINE_BY_USER", by_user)
+    found = swift_setup.find_model(ModelParams(model="some/model", allow_download=allowed))
+    assert found.path == folder
+    assert asked == [("some/model", not allowed, by_user or not allowed)]
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is True
+
+
 def test_missing_adapter(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingModelError, match=r"adapter_config\.json"):
         open_engine(ModelParams(model="tiny:internvl"), name="x", adapters=[tmp_path], cache=cache)
@@ -384,7 +407,7 @@ def test_closed_engine_says_so(cache: Path) -> None:
 def test_sound_reaches_ms_swift_unchanged(internvl: Any) -> None:
     from swift.template.vision_utils import load_audio
 
-    from emolib.engines.local import wav_bytes
+    from emolib.engines.encode import wav_bytes
 
     samples = np.random.default_rng(0).uniform(-1, 1, 800).astype(np.float32)
     assert np.array_equal(load_audio(wav_bytes(samples, 16_000), 16_000), samples)
