@@ -26,11 +26,15 @@ class Progress:
         n: How many are done; ``done`` of them already were at the start.
     """
 
-    def __init__(self, desc: str, total: int | None = None, *, done: int = 0) -> None:
+    def __init__(
+        self, desc: str, total: int | None = None, *, done: int = 0, unit: str = "it"
+    ) -> None:
         self.desc, self.total, self.n = desc, total, done
         # Ten seconds between lines keeps executed notebooks small.
         quiet = FILE_VARIABLE in os.environ
-        self._bar = tqdm(total=total, desc=desc, initial=done, mininterval=10 if quiet else 0.5)
+        self._bar = tqdm(
+            total=total, desc=desc, initial=done, unit=unit, mininterval=10 if quiet else 0.5
+        )
         self._file = Path(os.environ[FILE_VARIABLE]) if quiet else None
         self._told = 0.0
         self._start, self._before = time.monotonic(), done

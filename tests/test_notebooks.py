@@ -53,10 +53,13 @@ def test_reads_like_the_others(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_parameters_are_literals_known_to_the_schema_and_explained(path):
     cells = code_cells(path)
-    assert [c.metadata.get("tags") for c in cells] == [["parameters"], *[None] * (len(cells) - 1)]
+    tags = [c.metadata.get("tags") for c in cells]
+    assert tags == [["parameters"], *[None] * (len(cells) - 1)]
     known = SCHEMAS[path.stem].model_fields
     assert cell_defaults(path).keys() <= known.keys()
-    assert all("#" in line for line in cells[0].source.splitlines()), "a comment for every parameter"
+    assert all("#" in line for line in cells[0].source.splitlines()), (
+        "a comment for every parameter"
+    )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
