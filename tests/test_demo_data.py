@@ -214,10 +214,20 @@ def test_a_clip_depends_on_its_key_alone():
     assert draw_set(3, "target", 12) != few
 
 
-def test_rows_are_those_of_this_generator():
+def test_the_world_is_that_of_its_generator_number():
+    """Sums over texts, pictures and sound: a change of any must raise ``GENERATOR``."""
     rows = [build.row(s, speech(s)) for d in ("base", "target") for s in draw_set(0, d, 20)]
     digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
-    assert (GENERATOR, digest) == (1, "92e77f392fbf2482"), "the world changed: raise GENERATOR, update this"
+    specs = [draw(0, domain, "test", i) for domain in ("base", "target") for i in range(3)]
+    pictures = [np.mean(list(render.frames(s, speech(s)))[::8]) for s in specs]
+    sounds = [np.std(voice.synthesise(s, speech(s))) for s in specs]
+    assert (GENERATOR, digest) == (1, "92e77f392fbf2482")
+    np.testing.assert_allclose(
+        pictures, [123.227, 139.358, 149.382, 79.817, 72.177, 125.258], rtol=1e-3
+    )
+    np.testing.assert_allclose(
+        sounds, [0.053054, 0.095866, 0.025649, 0.060379, 0.092688, 0.069458], rtol=1e-3
+    )
 
 
 def test_splits_and_domains_share_no_person_place_or_sentence():
@@ -390,10 +400,10 @@ def test_faces_are_found_as_in_life():
                 hits.append(len(boxes) > 0)
         return sum(hits) / len(hits)
 
-    specs = [s for d in ("base", "target") for s in draw_set(0, d, 60)]
+    specs = [s for d in ("base", "target") for s in draw_set(0, d, 50)]
     frontal = [s for s in specs if not s.turned and s.latent.body != "ashamed"]
-    assert rate(frontal[::3]) >= 0.8
-    assert rate([s for s in specs if s.turned]) < 0.5
+    assert rate(frontal[::5]) >= 0.8
+    assert rate([s for s in specs if s.turned][::2]) < 0.5
 
 
 @pytest.mark.parametrize("module", ["emolib.datasets", "emolib.datasets.demo"])
