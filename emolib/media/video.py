@@ -450,10 +450,12 @@ def _upright(image: np.ndarray, picture: Any) -> tuple[np.ndarray, int]:
         return image, 0
     m = np.frombuffer(picture.side_data["DISPLAYMATRIX"], dtype="<i4")
     a, b, c, d = (int(np.sign(m[k])) if abs(m[k]) > 2**15 else 0 for k in (0, 1, 3, 4))
-    if abs(a * d) + abs(b * c) != 1:
+    straight = a and d and not (b or c)
+    turned = b and c and not (a or d)
+    if not (straight or turned):
         return image, 0
-    right, down = (a, d) if a else (c, b)
-    if not a:
+    right, down = (a, d) if straight else (c, b)
+    if turned:
         image = image.transpose(1, 0, 2)
     image = np.ascontiguousarray(image[::down, ::right])
     degrees = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[(a, b)]
