@@ -1,7 +1,9 @@
 """How well tables agree with the released GPT-3.5 groupings on pairs of labels.
 
 For every clip and every two of its labels the released answer says "same group" or not; a
-table says so too. Agreement beyond chance is Cohen's kappa over these pairs. The lexicon may
+table says so too. Agreement beyond chance is Cohen's kappa over these pairs: all pairs of
+different labels, those of them that the wheel tables know, and the pairs of a gold with a
+predicted label (equal ones included), which are what a score consists of. The lexicon may
 be tuned on one half of the clips only; numbers that count are those of the other, held-out
 half. A clip is held out when the first byte of the SHA-256 of its name is odd.
 
@@ -18,7 +20,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from emolib.scoring.files import read_labels
 from emolib.scoring.wheels import WheelTables
 
 Same = Callable[[str, str], bool]
+Pair = tuple[str, str, bool]
 RESAMPLES = 2_000
 
 
@@ -39,8 +42,8 @@ def held_out(clip: str) -> bool:
     return hashlib.sha256(clip.encode()).digest()[0] % 2 == 1
 
 
-def pairs_of(data: Path, clips: list[str]) -> list[list[tuple[str, str, bool]]]:
-    """Label pairs of every clip with the released decision."""
+def pairs_of(data: Path, clips: list[str], crossed: bool = False) -> list[list[Pair]]:
+    """Label pairs of every clip with the released decision; ``crossed``: gold x predicted."""
     sides = [
         read_labels(data / name, "mer2024").labels
         for name in ("check-openset.csv", "predict-openset.csv")
@@ -49,14 +52,13 @@ def pairs_of(data: Path, clips: list[str]) -> list[list[tuple[str, str, bool]]]:
     found = []
     for clip in clips:
         groups = grouping.partition(clip)
-        labels = sorted({label for side in sides for label in side[clip]})
-        found.append(
-            [(a, b, groups.get(a, a) == groups.get(b, b)) for a, b in combinations(labels, 2)]
-        )
+        gold, pred = (set(side[clip]) for side in sides)
+        pairs = product(gold, pred) if crossed else combinations(sorted(gold | pred), 2)
+        found.append([(a, b, groups.get(a, a) == groups.get(b, b)) for a, b in pairs])
     return found
 
 
-def confusion(clips: list[list[tuple[str, str, bool]]], same: Same, keep: Same) -> np.ndarray:
+def confusion(clips: list[list[Pair]], same: Same, keep: Same) -> np.ndarray:
     """Pairs by decision, float64 [clips, 4]: both, table only, judge only, neither."""
     table = np.zeros((len(clips), 4))
     for row, pairs in enumerate(clips):
@@ -95,12 +97,17 @@ def resample(table: np.ndarray) -> np.ndarray:
     return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) @ table
 
 
-def study(clips: list[list[tuple[str, str, bool]]], wheels: dict[str, WheelTables]) -> Any:
-    """All tables on one half: over all pairs, and over pairs the wheels know."""
+def study(data: Path, clips: list[str], wheels: dict[str, WheelTables]) -> dict[str, Any]:
+    """All tables on one half, over three sets of pairs."""
     known = next(iter(wheels.values()))
-    subsets: dict[str, Same] = {
-        "all_pairs": lambda a, b: True,
-        "pairs_in_wheel_tables": lambda a, b: known.m1(a) is not None and known.m1(b) is not None,
+    pairs, crossed = pairs_of(data, clips), pairs_of(data, clips, crossed=True)
+    subsets: dict[str, tuple[list[list[Pair]], Same]] = {
+        "all_pairs": (pairs, lambda a, b: True),
+        "pairs_in_wheel_tables": (
+            pairs,
+            lambda a, b: known.m1(a) is not None and known.m1(b) is not None,
+        ),
+        "gold_with_predicted": (crossed, lambda a, b: True),
     }
     tables: dict[str, Same] = {
         "lexicon": lambda a, b: lexicon.find(a).group == lexicon.find(b).group
@@ -109,8 +116,8 @@ def study(clips: list[list[tuple[str, str, bool]]], wheels: dict[str, WheelTable
         for level in (1, 2):
             tables[f"ew{year}_level{level}"] = lambda a, b, w=wheel, lev=level: w.vote(a, b, lev)
     result: dict[str, Any] = {"clips": len(clips)}
-    for subset, keep in subsets.items():
-        counts = {name: confusion(clips, same, keep) for name, same in tables.items()}
+    for subset, (items, keep) in subsets.items():
+        counts = {name: confusion(items, same, keep) for name, same in tables.items()}
         result[subset] = {name: summary(table) for name, table in counts.items()}
         draws = {name: kappa(resample(table)) for name, table in counts.items()}
         for name in list(tables)[1:]:
@@ -139,14 +146,14 @@ def main() -> None:
         "wheel_rule": "same sector in at least 3 of 5 wheels",
         "split": "held out: first byte of sha256(name) is odd; the lexicon was tuned on the rest",
         "resamples": RESAMPLES,
-        "dev": study(pairs_of(args.data, [n for n in names if not held_out(n)]), wheels),
+        "dev": study(args.data, [n for n in names if not held_out(n)], wheels),
     }
     if args.half == "both":
-        result["held_out"] = study(pairs_of(args.data, [n for n in names if held_out(n)]), wheels)
+        result["held_out"] = study(args.data, [n for n in names if held_out(n)], wheels)
     write_json(args.out, result)
     for half in ("dev", "held_out"):
-        for subset in ("all_pairs", "pairs_in_wheel_tables"):
-            for name, row in result.get(half, {}).get(subset, {}).items():
+        for subset, rows in result.get(half, {}).items():
+            for name, row in rows.items() if isinstance(rows, dict) else ():
                 print(half, subset, name, row)
 
 
