@@ -56,7 +56,7 @@ def read_yaml(path: Path) -> Source:
         ParamsError: missing, unreadable, not YAML, a key twice, or not a mapping.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Strict)  # noqa: S506 (SafeLoader)
+        values = yaml.load(path.read_text(encoding="utf-8"), _Strict)
     except FileNotFoundError:
         beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ParamsError(f"{path}: no such file; {path.parent} holds {beside}") from None
