@@ -16,6 +16,9 @@ from emolib.models.affectgpt import (
     AffectGPTProcessor,
 )
 
+# Threads cost far more than they bring at these sizes.
+torch.set_num_threads(1)
+
 DATA = Path(__file__).parent / "data" / "affectgpt"
 
 

@@ -105,9 +105,7 @@ def test_every_stage_logits_and_loss(folder, case, attention):
     golden = load_file(shared("golden/affectgpt/golden.safetensors"))
     inputs = inputs_of(golden, case)
     output, stages = run_with_stages(loaded(folder, attention), inputs)
-    wanted = {
-        k.split(".")[-1]: v for k, v in golden.items() if k.startswith(f"{case}.outputs.")
-    }
+    wanted = {k.split(".")[-1]: v for k, v in golden.items() if k.startswith(f"{case}.outputs.")}
     for name in wanted.keys() - {"logits", "loss"}:
         got = stages[name].reshape(wanted[name].shape)
         torch.testing.assert_close(got, wanted[name], **STAGE, msg=lambda m, n=name: f"{n}: {m}")

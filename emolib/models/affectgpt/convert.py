@@ -84,13 +84,9 @@ def convert_affectgpt(
         raise DataError(f"{dst}: exists and is not an empty folder; give a new one")
     words = _tokenizer(llm) if tokenizer else None
     sources = [_opened(path) for path in files] + [_opened(p, "llm") for p in _llm_files(llm)]
-    _check_kinds(sources)
-    config = _configured(config, llm, words, sources)
-    winners = _routed(sources, config)
-    with torch.device("meta"):
-        model = AffectGPTForConditionalGeneration(config)
+    config = _configured(config, llm, words)
+    winners, model = plan(sources, config)
     resized = _resizable(model)
-    _check_shapes(winners, model, resized)
     _check_logit_scale(sources, config)
 
     dst.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +213,6 @@ def _configured(
     config: AffectGPTConfig | None,
     llm: Path,
     words: PreTrainedTokenizerBase | None,
-    sources: Sequence[Source],
 ) -> AffectGPTConfig:
     text = AutoConfig.from_pretrained(llm, local_files_only=True)
     rows = text.vocab_size
@@ -237,6 +232,27 @@ def _configured(
 
 # target -> [(source, key, part)]
 _Winners = dict[str, list[tuple[Source, str, str]]]
+
+
+def plan(
+    sources: Sequence[Source], config: AffectGPTConfig
+) -> tuple[_Winners, AffectGPTForConditionalGeneration]:
+    """Decide where every tensor goes, and check that nothing is missing or misshapen.
+
+    Needs names and shapes only. Fills in ``used`` and ``ignored`` of the sources.
+
+    Returns:
+        Target -> its pieces, and the model without storage (meta device).
+
+    Raises:
+        DataError: an unknown, missing, surplus or misshapen tensor.
+    """
+    _check_kinds(sources)
+    winners = _routed(sources, config)
+    with torch.device("meta"):
+        model = AffectGPTForConditionalGeneration(config)
+    _check_shapes(winners, model, _resizable(model))
+    return winners, model
 
 
 def _routed(sources: Sequence[Source], config: AffectGPTConfig) -> _Winners:

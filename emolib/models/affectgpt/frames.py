@@ -122,7 +122,12 @@ class AffectGPTVideoProcessor(BaseVideoProcessor):
         video = np.asarray(video)
         still = video.ndim == 3
         frames = video[None] if still else video
-        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or 0 in video.shape:
+        if (
+            frames.ndim != 4
+            or frames.shape[-1] != 3
+            or frames.dtype != np.uint8
+            or 0 in video.shape
+        ):
             raise MediaError(
                 f"video {number}: {video.dtype} {list(video.shape)}, expected uint8 "
                 "[frames, height, width, 3] or [height, width, 3], not empty"

@@ -225,8 +225,9 @@ class AffectGPTForConditionalGeneration(AffectGPTPreTrainedModel, GenerationMixi
     def train(self, mode: bool = True) -> AffectGPTForConditionalGeneration:
         """Switch mode; frozen parts always stay in evaluation mode (no dropout).
 
-        Gradient checkpointing asks each block for its own ``training`` flag, so the blocks of
-        a frozen language model keep that one flag, and nothing inside them does.
+        Gradients flow through the frozen language model, and gradient checkpointing asks
+        each of its blocks for its own ``training`` flag: with checkpointing on, the blocks
+        keep that one flag, and nothing inside them does.
         """
         super().train(mode)
         if mode:
@@ -235,9 +236,10 @@ class AffectGPTForConditionalGeneration(AffectGPTPreTrainedModel, GenerationMixi
                 if any(parameter.requires_grad for parameter in part.parameters()):
                     continue
                 part.eval()
-                for module in part.modules():
-                    if isinstance(module, GradientCheckpointingLayer):
-                        module.training = module.gradient_checkpointing
+                if name == "language_model":
+                    for module in part.modules():
+                        if isinstance(module, GradientCheckpointingLayer):
+                            module.training = module.gradient_checkpointing
         return self
 
     def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:

@@ -152,7 +152,9 @@ class AffectGPTProcessor(ProcessorMixin):
                 raise DataError(f"{len(given)} {name} for {size} texts; give None where absent")
         rows = [
             self._row(number, turns, clip is not None, sound is not None)
-            for number, (turns, clip, sound) in enumerate(zip(dialogues, videos, audio, strict=True))
+            for number, (turns, clip, sound) in enumerate(
+                zip(dialogues, videos, audio, strict=True)
+            )
         ]
         supervised = any(label != IGNORE for _, labels in rows for label in labels)
         data = self._padded(rows, padding_side or ("right" if supervised else "left"))

@@ -6,6 +6,7 @@ Eight two-second clips of a recording, each a 128-bin Kaldi log-mel spectrogram.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -63,7 +64,9 @@ def _sinc_kernel(step: int, phases: int) -> tuple[torch.Tensor, int]:
     return torch.from_numpy(kernel.astype(np.float32))[:, None], half
 
 
-def clip_starts(samples: int, clips: int, length: int, reference_compat: bool = False) -> np.ndarray:
+def clip_starts(
+    samples: int, clips: int, length: int, reference_compat: bool = False
+) -> np.ndarray:
     """First sample of each clip.
 
     Args:
@@ -104,15 +107,18 @@ def log_mel(clips: np.ndarray, bins: int = 128, rate: int = 16_000) -> np.ndarra
 
 @lru_cache(maxsize=4)
 def _mel_filters(bins: int, rate: int) -> np.ndarray:
-    return mel_filter_bank(
-        num_frequency_bins=_FFT // 2 + 1,
-        num_mel_filters=bins,
-        min_frequency=20.0,
-        max_frequency=rate / 2,
-        sampling_rate=rate,
-        mel_scale="kaldi",
-        triangularize_in_mel_space=True,
-    )
+    with warnings.catch_warnings():
+        # The lowest of 128 filters are narrower than an FFT bin and so empty: published so.
+        warnings.filterwarnings("ignore", message="At least one mel filter has all zero")
+        return mel_filter_bank(
+            num_frequency_bins=_FFT // 2 + 1,
+            num_mel_filters=bins,
+            min_frequency=20.0,
+            max_frequency=rate / 2,
+            sampling_rate=rate,
+            mel_scale="kaldi",
+            triangularize_in_mel_space=True,
+        )
 
 
 class ImageBindFeatureExtractor(FeatureExtractionMixin):

@@ -1,0 +1,71 @@
+"""``emolib convert``: published checkpoints -> folders that load with transformers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from emolib.errors import DataError
+
+_AFFECTGPT = """\
+Turn the published AffectGPT or Video-LLaMA weight files into one folder. The files are
+recognised by their content and may be given in any order: eva_vit_g.pth, the BLIP-2 Q-Former,
+imagebind_huge.pth, and either both Video-LLaMA branches (gives Video-LLaMA), an AffectGPT
+training checkpoint, or all three. DST/conversion.json tells what became of every tensor.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser("convert", help="published checkpoints -> native folders")
+    families = parser.add_subparsers(dest="family", required=True, metavar="FAMILY")
+    _add_affectgpt(families)
+
+
+def _add_affectgpt(families: Any) -> None:
+    parser = families.add_parser(
+        "affectgpt",
+        help="AffectGPT (2024) or Video-LLaMA",
+        description=_AFFECTGPT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--llm", type=Path, required=True, metavar="DIR", help="Vicuna or LLaMA")
+    # DST ends the same list: argparse cannot tell an option's last value from a positional.
+    parser.add_argument(
+        "--files",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar=("FILE", "FILE"),
+        help="the weight files, then DST, the folder to make",
+    )
+    parser.add_argument("dst", type=Path, nargs="?", metavar="DST", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--config", type=Path, help="config.json with other sizes than the published ones"
+    )
+    parser.add_argument(
+        "--no-tokenizer", action="store_true", help="the language model folder has no tokenizer"
+    )
+    parser.set_defaults(handler=_run_affectgpt)
+
+
+def _run_affectgpt(args: argparse.Namespace) -> int:
+    files, dst = list(args.files), args.dst
+    if dst is None:
+        dst = files.pop()
+    if not files or dst.suffix in {".pth", ".pt", ".bin"}:
+        raise DataError("give the files, then DST: --llm DIR --files FILE… DST")
+
+    from emolib.models.affectgpt.configuration import AffectGPTConfig
+    from emolib.models.affectgpt.convert import convert_affectgpt
+
+    config = None if args.config is None else AffectGPTConfig.from_json_file(args.config)
+    report = convert_affectgpt(files, args.llm, dst, config=config, tokenizer=not args.no_tokenizer)
+    for entry in report["files"]:
+        left = sum(len(keys) for keys in entry["ignored"].values())
+        print(
+            f"{entry['recognised_as']:<10} {entry['used']:>5} used {left:>5} left out  {entry['file']}"
+        )
+    print(f"{report['model']}: {report['targets_filled']} parameters -> {dst}")
+    return 0
