@@ -195,9 +195,11 @@ def convert(folder, dst, **kwargs):
 def test_converted_folder_answers(published, tmp_path, capsys):
     files = [str(path) for path in files_of(published)]
     code = main(
-        ["convert", "affectgpt", "--llm", str(published / "llm")]
-        + ["--config", str(published / "sizes" / "config.json")]
-        + ["--files", *files, str(tmp_path / "out")]
+        [
+            *("convert", "affectgpt", "--llm", str(published / "llm")),
+            *("--config", str(published / "sizes" / "config.json")),
+            *("--files", *files, str(tmp_path / "out")),
+        ]
     )
     assert code == 0
     assert "video-llama" in capsys.readouterr().out

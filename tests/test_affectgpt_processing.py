@@ -336,7 +336,7 @@ def waveform(name):
     s = MEL["waveforms"][name]
     n = round(s["duration"] * s["rate"])
     t = np.arange(n) / s["rate"]
-    noise = np.random.RandomState(s["seed"]).standard_normal((s["channels"], n))  # noqa: NPY002
+    noise = np.random.RandomState(s["seed"]).standard_normal((s["channels"], n))
     rows = []
     for c in range(s["channels"]):
         f0 = s["f0"] * (1.25 if c else 1)

@@ -64,8 +64,7 @@ def _run_affectgpt(args: argparse.Namespace) -> int:
     report = convert_affectgpt(files, args.llm, dst, config=config, tokenizer=not args.no_tokenizer)
     for entry in report["files"]:
         left = sum(len(keys) for keys in entry["ignored"].values())
-        print(
-            f"{entry['recognised_as']:<10} {entry['used']:>5} used {left:>5} left out  {entry['file']}"
-        )
+        counts = f"{entry['used']:>5} used {left:>5} left out"
+        print(f"{entry['recognised_as']:<10} {counts}  {entry['file']}")
     print(f"{report['model']}: {report['targets_filled']} parameters -> {dst}")
     return 0

@@ -127,12 +127,13 @@ class AffectGPTConfig(PreTrainedConfig):
         "text_config": AutoConfig,
     }
 
-    vision_config: dict | PreTrainedConfig | None = None
-    image_qformer_config: dict | PreTrainedConfig | None = None
-    video_qformer_config: dict | PreTrainedConfig | None = None
-    audio_config: dict | PreTrainedConfig | None = None
-    audio_qformer_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    # Given as dictionaries, configurations or not at all; configurations from then on.
+    vision_config: Any = None
+    image_qformer_config: Any = None
+    video_qformer_config: Any = None
+    audio_config: Any = None
+    audio_qformer_config: Any = None
+    text_config: Any = None
     max_frames: int = 32
     max_clips: int = 8
     video_token_id: int = 32000

@@ -374,7 +374,7 @@ def _write_weights(
                 flush()
                 size = 0
         flush()
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, (path, names) in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         path.replace(folder / name)

@@ -134,7 +134,8 @@ class AffectGPTVideoProcessor(BaseVideoProcessor):
             )
         indices = np.zeros(1, np.int64) if still else sample_indices(len(frames), wanted)
         size = (self.size["width"], self.size["height"])
-        box = None if rng is None else random_crop(*frames.shape[1:3], rng)
+        height, width = frames.shape[1:3]
+        box = None if rng is None else random_crop(height, width, rng)
         pictures = {index: _resized(frames[index], size, box) for index in set(indices.tolist())}
         pixels = np.stack([pictures[index] for index in indices.tolist()])
         mean, std = np.float32(self.image_mean), np.float32(self.image_std)

@@ -88,9 +88,9 @@ def route(kind: str, key: str, image_layers: int) -> Routed | None:
         if key.endswith("rotary_emb.inv_freq"):
             return Routed(reason="buffer, computed when the model is built")
         return Routed(target=f"language_model.{key}")
-    if kind == "eva" and (block := re.match(r"blocks\.(\d+)\.", key)):
-        if int(block[1]) >= image_layers:
-            return Routed(reason=f"the published model uses the first {image_layers} blocks only")
+    block = re.match(r"blocks\.(\d+)\.", key) if kind == "eva" else None
+    if block and int(block[1]) >= image_layers:
+        return Routed(reason=f"the published model uses the first {image_layers} blocks only")
     for pattern, replacement in _RULES[kind]:
         if match := re.fullmatch(pattern, key):
             if replacement.startswith("!"):

@@ -108,7 +108,7 @@ class AffectGPTBranch(nn.Module):
         Returns:
             float [n, num_query_tokens, LLM width].
         """
-        n, positions, tokens, _ = states.shape
+        positions, tokens = states.shape[1:3]
         if positions > self.position_embedding.num_embeddings:
             raise ValueError(
                 f"{positions} frames or clips given, at most "
@@ -120,7 +120,7 @@ class AffectGPTBranch(nn.Module):
             mask = mask.bool().repeat_interleave(tokens, dim=1)
         return self.projection(self.qformer.read(states.flatten(1, 2), mask))
 
-    def untouched(self) -> torch.Tensor:
+    def zero_with_gradients(self) -> torch.Tensor:
         """A zero scalar with a (zero) gradient for every parameter of the branch.
 
         Added to the embeddings of a batch that lacks the modality, so that every rank of a
@@ -404,7 +404,7 @@ class AffectGPTForConditionalGeneration(AffectGPTPreTrainedModel, GenerationMixi
         if self.training and torch.is_grad_enabled():
             for branch, used in ((self.video_branch, has_video), (self.audio_branch, has_audio)):
                 if not used and any(p.requires_grad for p in branch.parameters()):
-                    inputs_embeds = inputs_embeds + branch.untouched().to(inputs_embeds)
+                    inputs_embeds = inputs_embeds + branch.zero_with_gradients().to(inputs_embeds)
 
         loss_kwargs = {key: kwargs.pop(key) for key in ("num_items_in_batch",) if key in kwargs}
         outputs = self.language_model(

@@ -83,9 +83,13 @@ class AffectGPTProcessor(ProcessorMixin):
 
     @classmethod
     def for_config(
-        cls, config: AffectGPTConfig, tokenizer: PreTrainedTokenizerBase, **kwargs: Any
+        cls,
+        config: AffectGPTConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        reference_compat: bool = False,
+        **kwargs: Any,
     ) -> AffectGPTProcessor:
-        """A processor that fits a model's sizes."""
+        """A processor that fits a model's sizes; ``reference_compat`` is set in all parts."""
         side, audio = config.vision_config.image_size, config.audio_config
         return cls(
             AffectGPTVideoProcessor(size={"height": side, "width": side}),
@@ -93,8 +97,10 @@ class AffectGPTProcessor(ProcessorMixin):
                 num_mel_bins=audio.num_mel_bins,
                 target_length=audio.target_length,
                 num_clips=config.max_clips,
+                reference_compat=reference_compat,
             ),
             tokenizer,
+            reference_compat=reference_compat,
             video_tokens=config.video_qformer_config.num_query_tokens,
             audio_tokens=config.audio_qformer_config.num_query_tokens,
             **kwargs,
