@@ -17,9 +17,9 @@ from safetensors.torch import load_file  # noqa: E402
 
 from emolib.models.affectgpt import AffectGPTForConditionalGeneration  # noqa: E402
 from emolib.models.affectgpt.audio import ImageBindAudioModel  # noqa: E402
+from emolib.models.affectgpt.branch import AffectGPTBranch  # noqa: E402
 from emolib.models.affectgpt.convert import convert_affectgpt  # noqa: E402
 from emolib.models.affectgpt.keys import route  # noqa: E402
-from emolib.models.affectgpt.modeling import AffectGPTBranch  # noqa: E402
 from tests.affectgpt_tiny import DATA, golden_config  # noqa: E402
 from tests.shared import shared  # noqa: E402
 

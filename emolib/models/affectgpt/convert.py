@@ -6,16 +6,14 @@ are memory-mapped and copied a shard at a time, so memory stays near ``shard_byt
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
@@ -26,6 +24,7 @@ from emolib.models.affectgpt.configuration import AffectGPTConfig
 from emolib.models.affectgpt.keys import KINDS, ORDER, recognise, route
 from emolib.models.affectgpt.modeling import AffectGPTForConditionalGeneration
 from emolib.models.affectgpt.processing import AffectGPTProcessor, placeholder_ids
+from emolib.models.affectgpt.weights import llm_files, shapes_of, tensors_of
 
 _REQUIRED = ("eva", "blip2", "imagebind")
 
@@ -83,7 +82,7 @@ def convert_affectgpt(
     if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
         raise DataError(f"{dst}: exists and is not an empty folder; give a new one")
     words = _tokenizer(llm) if tokenizer else None
-    sources = [_opened(path) for path in files] + [_opened(p, "llm") for p in _llm_files(llm)]
+    sources = [_opened(path) for path in files] + [_opened(p, "llm") for p in llm_files(llm)]
     config = _configured(config, llm, words)
     winners, model = plan(sources, config)
     resized = _resizable(model)
@@ -112,75 +111,9 @@ def convert_affectgpt(
     return report
 
 
-# Reading ---------------------------------------------------------------------------------
-
-
-def read_pth(path: Path) -> Mapping[str, torch.Tensor]:
-    """Open a ``.pth``/``.bin`` file of tensors: memory-mapped, no code in it is run.
-
-    Gives the state dict, whether bare or under ``"model"`` as trainers save it.
-
-    Raises:
-        DataError: not such a file.
-    """
-    try:
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, ValueError):  # the older, unmappable format
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise DataError(f"{path}: cannot be read as a file of tensors: {reason}") from None
-    if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
-        loaded = loaded["model"]
-    if not isinstance(loaded, dict) or not all(
-        isinstance(value, torch.Tensor) for value in loaded.values()
-    ):
-        raise DataError(f"{path}: holds no state dict (name -> tensor)")
-    return loaded
-
-
 def _opened(path: Path, kind: str | None = None) -> Source:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    shapes = _shapes(path)
+    shapes = shapes_of(path)
     return Source(path, kind or recognise(shapes, str(path)), shapes)
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    if path.suffix != ".safetensors":
-        return {key: tuple(tensor.shape) for key, tensor in read_pth(path).items()}
-    try:
-        with safe_open(path, framework="pt") as opened:
-            return {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise DataError(f"{path}: cannot be read as safetensors: {error}") from None
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and tensor of everything in a weight file; data is paged in when it is used."""
-    if path.suffix != ".safetensors":
-        yield from read_pth(path).items()
-        return
-    with safe_open(path, framework="pt") as opened:
-        for key in opened.keys():  # noqa: SIM118  (not a dict)
-            yield key, opened.get_tensor(key)
-
-
-def _llm_files(llm: Path) -> list[Path]:
-    """Weight files of a Hugging Face folder; the index decides where there is one."""
-    if not (llm / "config.json").is_file():
-        raise MissingModelError(f"{llm}: no config.json; give the language model's folder")
-    for stem in ("model.safetensors", "pytorch_model.bin"):
-        index = llm / f"{stem}.index.json"
-        if index.is_file():
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            if any(Path(name).name != name for name in names):
-                raise DataError(f"{index}: names files outside its folder")
-            return [llm / name for name in names]
-        if (llm / stem).is_file():
-            return [llm / stem]
-    raise MissingModelError(f"{llm}: neither safetensors nor pytorch_model.bin weights in it")
 
 
 def _tokenizer(llm: Path) -> PreTrainedTokenizerBase:
@@ -323,7 +256,7 @@ def _check_logit_scale(sources: Sequence[Source], config: AffectGPTConfig) -> No
     key = "modality_postprocessors.audio.1.log_logit_scale"
     for source in sources:
         if source.kind == "imagebind" and key in source.shapes:
-            found = next(t for name, t in _tensors(source.path) if name == key).exp().item()
+            found = next(t for name, t in tensors_of(source.path) if name == key).exp().item()
             if abs(found - config.audio_config.logit_scale) > 1e-3:
                 raise DataError(
                     f"{source.path}: audio embeddings are scaled by {found:.4f}, the "
@@ -358,7 +291,7 @@ def _write_weights(
     for source in sources.values():
         wanted: dict[str, dict[str, torch.Tensor]] = {}
         size = 0
-        for key, tensor in _tensors(source.path):
+        for key, tensor in tensors_of(source.path):
             target = source.used.get(key)
             if target is None:
                 continue
