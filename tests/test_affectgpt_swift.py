@@ -159,3 +159,27 @@ def test_swift_sft_trains_the_branches_only(world):
     assert {name.partition(".")[0] for name in changed} == {"video_branch", "audio_branch"}
     log = [json.loads(line) for line in (out / "logging.jsonl").read_text().splitlines()]
     assert np.isfinite([entry["loss"] for entry in log if "loss" in entry]).all()
+
+
+def test_swifts_engine_answers_as_generate_does(world, template):
+    from swift.infer_engine import InferRequest, RequestConfig, TransformersEngine
+
+    engine = TransformersEngine(
+        str(world["folder"] / "model"), torch_dtype=torch.float32, max_batch_size=2, use_hf=True
+    )
+    rows = world["rows"]
+    requests = [
+        InferRequest(row["messages"][:1], videos=row["videos"], audios=row["audios"])
+        for row in rows
+    ]
+    answers = engine.infer(requests, RequestConfig(max_tokens=6, temperature=0), use_tqdm=False)
+    clips = [Path(row["videos"][0]) for row in rows]
+    processor = world["processor"]
+    batch = processor(
+        [row["messages"][0]["content"] for row in rows],
+        videos=[read_clip(clip) for clip in clips],
+        audio=[read_sound(clip) for clip in clips],
+    )
+    out = world["model"].generate(**batch, max_new_tokens=6, **processor.stopping())
+    wanted = processor.tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :])
+    assert [answer.choices[0].message.content for answer in answers] == wanted

@@ -314,8 +314,8 @@ class AffectGPTForConditionalGeneration(AffectGPTPreTrainedModel, GenerationMixi
             **kwargs,
         )
         logits = outputs.logits
-        suppressed = torch.tensor(self.config.suppressed_token_ids, device=logits.device)
-        logits = logits.index_fill(-1, suppressed.long(), torch.finfo(logits.dtype).min)
+        for token in self.config.suppressed_token_ids:  # in place: logits are large
+            logits[..., token] = torch.finfo(logits.dtype).min
         loss = None
         if labels is not None:
             loss = self.loss_function(
