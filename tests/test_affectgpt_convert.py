@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from safetensors.torch import load_file  # noqa: E402
 from transformers import AutoProcessor  # noqa: E402
 
 from emolib.__main__ import main  # noqa: E402
@@ -317,6 +318,25 @@ def test_language_model_without_tokenizer_or_weights(published, tmp_path):
     (published / "llm" / "model.safetensors").unlink()
     with pytest.raises(MissingModelError, match="neither safetensors nor"):
         convert(published, tmp_path / "other", tokenizer=False)
+
+
+def test_language_model_in_several_bin_files(published, tmp_path):
+    llm = published / "llm"
+    state = dict(load_file(llm / "model.safetensors"))
+    (llm / "model.safetensors").unlink()
+    keys = sorted(state)
+    names = {key: f"pytorch_model-0000{1 + (i % 2)}-of-00002.bin" for i, key in enumerate(keys)}
+    for name in set(names.values()):
+        torch.save({key: state[key] for key in keys if names[key] == name}, llm / name)
+    index = llm / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    convert(published, tmp_path / "out")
+    model = AffectGPTForConditionalGeneration.from_pretrained(tmp_path / "out")
+    key = "model.layers.1.mlp.up_proj.weight"
+    assert torch.equal(model.language_model.state_dict()[key], state[key])
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "../elsewhere.bin")}))
+    with pytest.raises(DataError, match="names files outside its folder"):
+        convert(published, tmp_path / "other")
 
 
 def test_an_existing_folder_is_never_overwritten(published, tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from transformers import AutoTokenizer  # noqa: E402
+from transformers import AutoProcessor, AutoTokenizer  # noqa: E402
 
 from emolib import prompts as paper  # noqa: E402
 from emolib.errors import DataError, MediaError, MissingModelError  # noqa: E402
@@ -38,6 +39,7 @@ from emolib.models.affectgpt.prompts import (  # noqa: E402
     next_turn,
 )
 from emolib.models.affectgpt.sound import clip_starts, log_mel, resample  # noqa: E402
+from emolib.models.affectgpt.tokenizing import load_tokenizer  # noqa: E402
 from tests.affectgpt_tiny import DATA, clip, sound, tiny_config, tiny_processor  # noqa: E402
 from tests.shared import shared  # noqa: E402
 
@@ -162,6 +164,51 @@ def test_token_ids_and_labels(processors, name, compat):
     assert ids == case["input_ids"]
     supervised = {i for a, b in case["supervised_spans"] for i in range(a, b)}
     assert labels == [x if i in supervised else -100 for i, x in enumerate(ids)]
+
+
+def test_a_saved_processor_gives_the_same_ids(processors, llama_folder, tmp_path):
+    processors[False].save_pretrained(tmp_path)
+    shutil.copy(llama_folder / "tokenizer.model", tmp_path)
+    for compat in (False, True):
+        again = AutoProcessor.from_pretrained(tmp_path, reference_compat=compat)
+        for name in CASES if compat else SINGLE_SPACED:
+            (prompt, *_), case = (t["prompt"] for t in CASES[name]["turns"]), CASES[name]
+            ids, _ = again.encode([(prompt, None)])
+            assert ids == case["input_ids"][: len(ids)]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        None,
+        {"tokenizer_class": "LLaMATokenizer", "bos_token": "", "eos_token": "", "unk_token": ""},
+        {"tokenizer_class": "LlamaTokenizer"}
+        | dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>")
+        | {"pad_token": "[PAD]"},
+    ],
+    ids=["no settings", "early LLaMA", "Vicuna v0"],
+)
+def test_tokenizers_of_early_folders_are_mended(llama_folder, tmp_path, settings):
+    shutil.copy(llama_folder / "tokenizer.model", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    if settings is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = load_tokenizer(tmp_path)
+    processor = AffectGPTProcessor.for_config(AffectGPTConfig(), tokenizer)
+    pad = settings is not None and "pad_token" in settings
+    assert processor.video_token_id == 32_000 + pad
+    case = CASES["paper_subtitle"]
+    turn = case["turns"][0]
+    ids, _ = processor.encode([(turn["prompt"], turn["answer"].removesuffix("###"))])
+    assert [i - pad if i >= 32_000 else i for i in ids] == case["input_ids"]
+
+
+def test_a_tokenizer_unlike_its_sentencepiece_file_is_refused(llama_folder, tmp_path):
+    other = tiny_processor(tiny_config()).tokenizer
+    other.save_pretrained(tmp_path)
+    shutil.copy(llama_folder / "tokenizer.model", tmp_path)
+    with pytest.raises(DataError, match=r"remove tokenizer.json"):
+        load_tokenizer(tmp_path)
 
 
 def test_the_papers_prompt_is_the_one_all_systems_share():

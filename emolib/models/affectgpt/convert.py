@@ -15,15 +15,16 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from emolib.errors import DataError, MissingModelError
+from emolib.errors import DataError
 from emolib.files import write_json
 from emolib.hashing import sha_file
 from emolib.models.affectgpt.configuration import AffectGPTConfig
 from emolib.models.affectgpt.keys import KINDS, ORDER, recognise, route
 from emolib.models.affectgpt.modeling import AffectGPTForConditionalGeneration
-from emolib.models.affectgpt.processing import AffectGPTProcessor, placeholder_ids
+from emolib.models.affectgpt.processing import AffectGPTProcessor
+from emolib.models.affectgpt.tokenizing import load_tokenizer, placeholder_ids
 from emolib.models.affectgpt.weights import llm_files, shapes_of, tensors_of
 
 _REQUIRED = ("eva", "blip2", "imagebind")
@@ -75,13 +76,14 @@ def convert_affectgpt(
         The report, also written to ``dst/conversion.json``.
 
     Raises:
-        DataError: a file is unknown, given twice, broken, of other sizes, or something is
-            missing; nothing is left in ``dst`` then.
+        DataError: a file is unknown, given twice, broken, of other sizes, something is
+            missing, or the tokenizer gives other ids than its SentencePiece file; nothing
+            is left in ``dst`` then.
         MissingModelError: the language model or its tokenizer is not in ``llm``.
     """
     if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
         raise DataError(f"{dst}: exists and is not an empty folder; give a new one")
-    words = _tokenizer(llm) if tokenizer else None
+    words = load_tokenizer(llm) if tokenizer else None
     sources = [_opened(path) for path in files] + [_opened(p, "llm") for p in llm_files(llm)]
     config = _configured(config, llm, words)
     winners, model = plan(sources, config)
@@ -114,16 +116,6 @@ def convert_affectgpt(
 def _opened(path: Path, kind: str | None = None) -> Source:
     shapes = shapes_of(path)
     return Source(path, kind or recognise(shapes, str(path)), shapes)
-
-
-def _tokenizer(llm: Path) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(llm, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise MissingModelError(
-            f"{llm}: no tokenizer can be loaded from it ({str(error).splitlines()[0]}). "
-            "Add its tokenizer files, or convert without one (--no-tokenizer)"
-        ) from None
 
 
 # Planning --------------------------------------------------------------------------------

@@ -314,7 +314,7 @@ class AffectGPTForConditionalGeneration(AffectGPTPreTrainedModel, GenerationMixi
             **kwargs,
         )
         logits = outputs.logits
-        for token in self.config.suppressed_token_ids:  # in place: logits are large
+        for token in self.config.suppressed_token_ids or ():  # in place: logits are large
             logits[..., token] = torch.finfo(logits.dtype).min
         loss = None
         if labels is not None:

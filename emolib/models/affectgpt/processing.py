@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AddedToken, BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 
-from emolib.errors import DataError, MissingModelError
+from emolib.errors import DataError
 from emolib.models.affectgpt.configuration import AffectGPTConfig
 from emolib.models.affectgpt.frames import AffectGPTVideoProcessor
 from emolib.models.affectgpt.prompts import AUDIO, STOP, VIDEO, build_prompt
 from emolib.models.affectgpt.sound import ImageBindFeatureExtractor
+from emolib.models.affectgpt.tokenizing import PLACEHOLDER, placeholder_ids, sentencepiece_of
 
 IGNORE = -100
-_PLACEHOLDER = re.compile(f"({re.escape(VIDEO)}|{re.escape(AUDIO)})")
 
 Turn = tuple[str, str | None]
-
-
-def placeholder_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Ids of ``<ImageHere>`` and ``<AudioHere>``, which are added when missing.
-
-    They follow the vocabulary, which has 32,000 rows in LLaMA and 32,001 in Vicuna v0 (a
-    ``[PAD]`` row), so nothing may assume their values.
-    """
-    tokenizer.add_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in (VIDEO, AUDIO)],
-        special_tokens=True,
-    )
-    video, audio = tokenizer.convert_tokens_to_ids([VIDEO, AUDIO])
-    return video, audio
 
 
 class AffectGPTProcessor(ProcessorMixin):
@@ -191,7 +175,7 @@ class AffectGPTProcessor(ProcessorMixin):
             AUDIO: [self.audio_token_id] * self.audio_tokens,
         }
         for prompt, answer in turns:
-            for piece in _PLACEHOLDER.split(prompt):
+            for piece in PLACEHOLDER.split(prompt):
                 new = counts[piece] if piece in counts else self._pieces(piece)
                 ids += new
                 labels += [IGNORE] * len(new)
@@ -264,15 +248,7 @@ class AffectGPTProcessor(ProcessorMixin):
 
     @cached_property
     def _sentencepiece(self) -> Callable[[str], list[int]]:
-        path = Path(self.tokenizer.name_or_path) / "tokenizer.model"
-        if not path.is_file():
-            raise MissingModelError(
-                f"{path}: not there; reference_compat needs the SentencePiece file of the "
-                "language model, because other tokenizers split runs of spaces differently"
-            )
-        from sentencepiece import SentencePieceProcessor
-
-        return SentencePieceProcessor(model_file=str(path)).encode
+        return sentencepiece_of(self.tokenizer).encode
 
 
 def _dialogues(
