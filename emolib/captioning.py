@@ -159,7 +159,7 @@ def count_captions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "captions": len(words),
                 "errors": len(own) - len(words),
                 "cut off": sum(row["finish_reason"] == "length" for row in own),
-                "words (median)": float(np.median(words)) if words else 0.0,
+                "words (median)": int(np.median(words)) if words else 0,
             }
         )
     return counts
