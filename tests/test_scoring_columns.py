@@ -37,7 +37,9 @@ cells = st.one_of(
     lists.map(lambda x: repr(x).replace("'", '"')),
     st.text(max_size=12),
     st.sampled_from([shape[0] for shape in SHAPES if isinstance(shape[0], str)]),
-    st.sampled_from(["['a''b']", "['a'b']", "['a', b]", "['a'],['b']", "['']", "[']", "['a']x", "['0')a']"]),
+    st.sampled_from(
+        ["['a''b']", "['a'b']", "['a', b]", "['a'],['b']", "['']", "[']", "['a']x", "['0')a']"]
+    ),
     st.none(),
     lists,
     st.just(float("nan")),
