@@ -100,7 +100,11 @@ def cell_defaults(notebook: Path) -> dict[str, Any]:
     if len(tagged) != 1:
         raise ParamsError(f"{notebook}: needs exactly one cell tagged 'parameters'")
     values: dict[str, Any] = {}
-    for node in ast.parse(tagged[0].source).body:
+    try:
+        body = ast.parse(tagged[0].source).body
+    except SyntaxError as error:
+        raise ParamsError(f"{notebook}: the parameters cell is not Python: {error}") from None
+    for node in body:
         target = node.target if isinstance(node, ast.AnnAssign) else None
         if not isinstance(node, ast.AnnAssign) or not isinstance(target, ast.Name):
             raise ParamsError(
@@ -108,7 +112,7 @@ def cell_defaults(notebook: Path) -> dict[str, Any]:
             )
         try:
             values[target.id] = ast.literal_eval(node.value) if node.value else None
-        except ValueError:
+        except (ValueError, TypeError, SyntaxError, RecursionError):
             raise ParamsError(f"{notebook}: parameter {target.id} is no literal") from None
     return values
 
