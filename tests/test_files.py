@@ -22,16 +22,3 @@ def test_what_is_not_json_is_named(tmp_path, text):
         read_json(path)
     with pytest.raises(DataError, match=r"x\.json, line 1: not JSON"):
         list(read_jsonl(path))
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = write_json(tmp_path / "x.json", 1)
-
-    def full(fd: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("emolib.files.os.fsync", full)
-    with pytest.raises(DataError, match="No space left on device"):
-        write_json(path, 2)
-    assert read_json(path) == 1
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
