@@ -54,10 +54,13 @@ class Ledger:
                 try:
                     row = json.loads(line, parse_constant=_refuse)
                     self._rows[row["key"]] = row
-                except (ValueError, KeyError, TypeError, RecursionError):
+                except (ValueError, RecursionError):
                     self.broken += bool(line.strip())
                     # A cut-off row begins like one; the very first row may be cut off, too.
                     foreign |= bool(line.strip()) and not line.startswith(b"{")
+                except (KeyError, TypeError):
+                    self.broken += 1
+                    foreign = True
         if foreign and not self._rows:
             raise LedgerError(f"{self.path}: no line of it is a ledger row; is it a ledger?")
 

@@ -126,9 +126,10 @@ def test_disk_full_is_a_clear_stop(tmp_path, monkeypatch):
 
 
 def test_another_kind_of_file_is_refused(tmp_path):
-    (tmp_path / "notes.txt").write_text("hello\nworld\n")
-    with pytest.raises(LedgerError, match="is it a ledger"):
-        Ledger(tmp_path / "notes.txt")
+    for text in ("hello\nworld\n", '{"name": "clip", "labels": []}\n', "[1]\n"):
+        (tmp_path / "notes.txt").write_text(text)
+        with pytest.raises(LedgerError, match="is it a ledger"):
+            Ledger(tmp_path / "notes.txt")
 
 
 @pytest.mark.parametrize("row", [{"text": "no key"}, {"key": "k", "x": float("nan")}])
