@@ -109,13 +109,13 @@ def run_profile(
     out = out or sys.stdout
     chosen = _chosen(start, only)
     for stage in STAGES:
-        if stage in chosen and _state(root, profile, stage) == "":
+        if stage in chosen and why_absent(root, profile, stage) == "":
             # Inputs are not known yet: any path will do for checking keys and types.
             profiles.resolve(root, profile, stage.name, dict.fromkeys(stage.feeds, "."))
     outcomes: dict[str, Outcome] = {}
     for number, stage in enumerate(STAGES, start=1):
         label = f"[{number}/{len(STAGES)}] {stage.name}"
-        if absent := _state(root, profile, stage):
+        if absent := why_absent(root, profile, stage):
             outcomes[stage.name] = Outcome(stage, absent)
             if stage in chosen:
                 print(f"{label}  {absent}", file=out, flush=True)
@@ -142,7 +142,7 @@ def _named(text: str) -> Stage:
     raise RunError(f"no stage {text!r}: choose from {[s.name for s in STAGES]}")
 
 
-def _state(root: Path, profile: str, stage: Stage) -> str:
+def why_absent(root: Path, profile: str, stage: Stage) -> str:
     """Why a stage cannot be run at all; "" when it can."""
     if stage.name not in SCHEMAS or not (root / f"notebooks/{stage.name}.ipynb").is_file():
         return "missing: this version of emolib has no such notebook yet"
