@@ -40,7 +40,9 @@ class Conversion:
     chat: str
 
 
-def convert(source: Path, out: Path, chat: str = "", progress: Progress | None = None) -> Conversion:
+def convert(
+    source: Path, out: Path, chat: str = "", progress: Progress | None = None
+) -> Conversion:
     """Convert a published ``internvl_chat`` folder with InternLM2 to a native one.
 
     The result loads with ``InternVLForConditionalGeneration`` and ``AutoProcessor``, without
@@ -94,9 +96,7 @@ def convert(source: Path, out: Path, chat: str = "", progress: Progress | None =
     write_json(out / REPORT, report)
     (out / _STATE).unlink(missing_ok=True)
     ignored = {k: m.ignored for k, m in moves.items() if m.ignored}
-    return Conversion(
-        out, len(moves) - len(ignored), len(targets), ignored, resumed, dialect.name
-    )
+    return Conversion(out, len(moves) - len(ignored), len(targets), ignored, resumed, dialect.name)
 
 
 def _fingerprint(source: Path, files: Mapping[str, object]) -> list[list[Any]]:
@@ -248,7 +248,7 @@ def _write_rest(
         do_sample=False,
     ).save_pretrained(out)
     # ms-swift reads model type and template from here, see swift_plugin.
-    write_json(out / "args.json", {"model_type": "internvl_chat_native", "swift_version": "4.6.0"})
+    write_json(out / "args.json", {"model_type": prompting.MODEL_TYPE, "swift_version": "4.6.0"})
     write_json(out / "config.json", native | {"chat": prompting.to_config(dialect)})
 
 
@@ -268,5 +268,3 @@ def _report(
         "filled": {name: list(shape) for name, shape in sorted(targets.items())},
         "unfilled": [],
     }
-
-

@@ -1,9 +1,9 @@
 """How InternVL-Chat was spoken to in training: system message, turn marks, image blocks.
 
-One turn is ``<|im_start|>ROLE\\n`` + text + ``<|im_end|>``; V1.5 and V2 put nothing between
-turns, V2.5 a line break (which is what ms-swift's and the ``-hf`` folders' templates do for
-all of them). ``<s>`` comes first. An image is ``<img>`` + its tiles' ``<IMG_CONTEXT>`` +
-``</img>`` + a line break, before the words.
+One turn is ``<|im_start|>ROLE``, a line break, the text and ``<|im_end|>``; V1.5 and V2 put
+nothing between turns, V2.5 a line break (which is what ms-swift's and the ``-hf`` folders'
+templates do for all of them). ``<s>`` comes first. An image is ``<img>``, its tiles'
+``<IMG_CONTEXT>``, ``</img>`` and a line break, before the words.
 
 Source: InternVL a08ba33 (release of 1.5) and 2410d1d, ``internvl/conversation.py``,
 ``modeling_internvl_chat.py: chat``.
@@ -21,6 +21,8 @@ from typing import Any
 
 from emolib.errors import DataError
 from emolib.models.internvl.tokenizer import IMAGE
+
+MODEL_TYPE = "internvl_chat_native"  # ms-swift's name of converted folders, and of their template
 
 SYSTEM_V1_5 = "You are an AI assistant whose name is InternLM (书生·浦语)."
 SYSTEM_V2 = (
