@@ -12,10 +12,12 @@ from typing import Any
 from emolib import __version__
 from emolib.errors import DataError
 from emolib.files import read_json, write_json
+from emolib.hashing import sha_file
 from emolib.models.internvl import mapping, prompting, settings, shards, tokenizer
 
 REPORT = "conversion.json"
 _STATE = ".conversion.partial.json"
+_TOOL = f"emolib {__version__}"
 Progress = Callable[[int, int, str], object]
 
 
@@ -69,7 +71,7 @@ def convert(
     dialect = prompting.dialect_of(config, source, chat)
     files = shards.list_shards(source)
     request = {"chat": prompting.to_config(dialect), "source": _fingerprint(source, files)}
-    state = _claim(out, request)
+    state = _claim(out, request, [(source / f).stat().st_mtime_ns for f in files])
     if (out / REPORT).is_file():
         return _finished(out, len(files))
 
@@ -92,34 +94,32 @@ def convert(
             progress(number, len(files), name)
     _write_index(out, len(files))
     _write_rest(out, config, native, dialect, words)
-    report = _report(source, dialect, moves, targets, state)
+    report = _report(source, moves, targets, state)
     write_json(out / REPORT, report)
     (out / _STATE).unlink(missing_ok=True)
     ignored = {k: m.ignored for k, m in moves.items() if m.ignored}
     return Conversion(out, len(moves) - len(ignored), len(targets), ignored, resumed, dialect.name)
 
 
-def _fingerprint(source: Path, files: Mapping[str, object]) -> list[list[Any]]:
+def _fingerprint(source: Path, files: Mapping[str, object]) -> dict[str, Any]:
     """What tells two sources apart without reading the weights."""
-    rows: list[list[Any]] = []
-    for file in files:
-        stat = (source / file).stat()
-        rows.append([file, stat.st_size, stat.st_mtime_ns])
+    rows: dict[str, Any] = {file: (source / file).stat().st_size for file in files}
     for name in ("config.json", "tokenizer.model", "tokenizer_config.json", "added_tokens.json"):
-        path = source / name
-        if path.is_file():
-            rows.append([name, hashlib.sha256(path.read_bytes()).hexdigest()])
+        if (source / name).is_file():
+            rows[name] = sha_file(source / name)
     return rows
 
 
-def _claim(out: Path, request: dict[str, Any]) -> dict[str, Any]:
+def _claim(out: Path, request: dict[str, Any], times: list[int]) -> dict[str, Any]:
     """State of an earlier conversion of the same source into ``out``, or a fresh one."""
-    fresh: dict[str, Any] = {"request": request, "shards": {}, "tool": __version__}
+    fresh: dict[str, Any] = {"request": request, "times": times, "tool": _TOOL, "shards": {}}
     if (out / REPORT).is_file():
+        if read_json(out / REPORT).get("request") != request:
+            raise DataError(f"{out} holds another conversion: name a new folder")
         return fresh
     if (out / _STATE).is_file():
         state: dict[str, Any] = read_json(out / _STATE)
-        if state.get("request") == request and state.get("tool") == __version__:
+        if all(state.get(key) == fresh[key] for key in ("request", "times", "tool")):
             return state
         shutil.rmtree(out)  # a part of another conversion, made by us
     if out.exists() and any(out.iterdir()):
@@ -133,7 +133,7 @@ def _finished(out: Path, files: int) -> Conversion:
     report = read_json(out / REPORT)
     return Conversion(
         out, len(report["used"]), len(report["filled"]), report["ignored"], files,
-        report["chat"]["name"],
+        report["request"]["chat"]["name"],
     )  # fmt: skip
 
 
@@ -147,19 +147,21 @@ def _plan(
     moves: dict[str, mapping.Move] = {}
     filled: dict[str, str] = {}
     for file, promised in files.items():
-        names = set(shards.open_shard(source / file).entries)
-        if promised is not None and names != promised:
-            odd = sorted(names ^ promised)[0]
+        entries = shards.open_shard(source / file).entries
+        if promised is not None and set(entries) != promised:
+            odd = sorted(set(entries) ^ promised)[0]
             raise DataError(f"{source / file}: {odd} is in the file or the index, but not in both")
-        for name in sorted(names):
+        for name, entry in entries.items():
             if name in moves:
                 raise DataError(f"{source}: {name} is in two weight files")
             moves[name] = move = mapping.plan(name, heads)
-            for target in move.targets:
+            for target, shape in zip(move.targets, move.shapes(entry.shape), strict=True):
                 if target not in targets:
                     raise DataError(f"{name}: the native model has no {target}")
                 if target in filled:
                     raise DataError(f"{name} and {filled[target]} both fill {target}")
+                if shape != targets[target]:
+                    raise DataError(f"{name}: shape {shape}, {target} has {targets[target]}")
                 filled[target] = name
     if empty := sorted(set(targets) - set(filled)):
         raise DataError(f"{source}: nothing fills {len(empty)} native tensors, e.g. {empty[0]}")
@@ -176,25 +178,17 @@ def _convert_shard(source: Path, path: Path, moves: Mapping[str, mapping.Move]) 
     Returns:
         SHA-256 of the source file.
     """
-    import torch
-
     shard = shards.open_shard(source)
     entries: dict[str, tuple[str, tuple[int, ...]]] = {}
     for name, entry in shard.entries.items():
         move = moves[name]
-        if move.split is None:
-            parts: tuple[tuple[int, ...], ...] = (entry.shape,) * len(move.targets)
-        else:
-            fused = torch.empty(entry.shape, device="meta")
-            parts = tuple(tuple(part.shape) for part in move.split(fused))
-        for target, shape in zip(move.targets, parts, strict=True):
+        for target, shape in zip(move.targets, move.shapes(entry.shape), strict=True):
             entries[target] = (entry.dtype, shape)
     writer = shards.SafeWriter(path, entries)
     try:
         for name, tensor in shard.tensors():
             move = moves[name]
-            cut = move.split(tensor) if move.split else (tensor,) * len(move.targets)
-            for target, part in zip(move.targets, cut, strict=True):
+            for target, part in zip(move.targets, move.parts(tensor), strict=True):
                 writer.add(target, part)
         writer.close()
     except BaseException:
@@ -254,15 +248,15 @@ def _write_rest(
 
 def _report(
     source: Path,
-    dialect: prompting.Dialect,
     moves: Mapping[str, mapping.Move],
     targets: Mapping[str, tuple[int, ...]],
     state: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
-        "tool": f"emolib {__version__}",
-        "source": {"folder": source.resolve().name, "shards": state["shards"]},
-        "chat": prompting.to_config(dialect),
+        "tool": _TOOL,
+        "folder": source.resolve().name,
+        "request": state["request"],
+        "shards": state["shards"],
         "used": {k: list(m.targets) for k, m in sorted(moves.items()) if not m.ignored},
         "ignored": {k: m.ignored for k, m in sorted(moves.items()) if m.ignored},
         "filled": {name: list(shape) for name, shape in sorted(targets.items())},

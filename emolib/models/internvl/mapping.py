@@ -93,6 +93,18 @@ class Move:
     split: Split | None = None
     ignored: str = ""
 
+    def parts(self, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The targets' tensors; none when the tensor is ignored."""
+        if self.split is not None:
+            return self.split(tensor)
+        return (tensor,) * len(self.targets)
+
+    def shapes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """The targets' shapes for a source tensor of ``shape``."""
+        import torch
+
+        return tuple(tuple(p.shape) for p in self.parts(torch.empty(shape, device="meta")))
+
 
 def plan(name: str, heads: Heads) -> Move:
     """Say what becomes of the source tensor ``name``.

@@ -160,6 +160,8 @@ class InternVLChatTemplate(InternvlhfTemplate):
         """Tiling of one sample, checked against ``max_length``."""
         wish = inputs.chat_template_kwargs.get("max_num") or os.environ.get("MAX_NUM")
         limit = self.max_length
+        if wish and wish != AUTO and not (str(wish).isdigit() and int(wish) > 0):
+            raise DataError(f"max_num = {wish!r}; give a number of tiles or {AUTO}")
         try:
             if wish == AUTO:
                 return tiling.fit(sizes, other, limit)[0] if limit else tiling.max_num
