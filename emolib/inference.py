@@ -62,7 +62,8 @@ def ask(tasks: Iterable[Task], engine: Engine, ledger: Ledger, desc: str) -> dic
         raise ValueError("task ids must be unique")
     todo = {keys[t.id]: t for t in reversed(tasks) if not ledger.settled(keys[t.id])}
     todo = dict(reversed(todo.items()))
-    with Progress(desc, len(todo)) as progress:
+    distinct = len(set(keys.values()))
+    with Progress(desc, distinct, done=distinct - len(todo)) as progress:
         failed = 0
 
         def settle(key: str, reply: Reply) -> None:

@@ -64,7 +64,11 @@ def run(args: argparse.Namespace) -> int:
 def _packages(todo: list[str]) -> list[list[str]]:
     """One row an extra: whether every requirement of it is met."""
     rows = []
-    requirements = [Requirement(text) for text in importlib.metadata.requires("emolib") or []]
+    try:
+        requirements = [Requirement(text) for text in importlib.metadata.requires("emolib") or []]
+    except importlib.metadata.PackageNotFoundError:
+        todo.append("pip install -e '.[train]' -c constraints.txt")
+        return [["emolib", _EXTRAS[""], "not installed, only its source is on the path"]]
     for extra, purpose in _EXTRAS.items():
         missing = []
         for requirement in requirements:

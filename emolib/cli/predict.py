@@ -100,7 +100,9 @@ def run(args: argparse.Namespace) -> int:
                     row.name,
                     row.system,
                     ", ".join(row.labels) or "-",
-                    f"ERROR {row.error}" if row.error else json.dumps(row.description)[1:-1],
+                    f"ERROR {row.error}"
+                    if row.error
+                    else json.dumps(row.description, ensure_ascii=False)[1:-1],
                 ]
                 for row in rows
             ],

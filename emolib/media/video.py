@@ -32,6 +32,7 @@ __all__ = [
     "Frames",
     "VideoInfo",
     "clip_rng",
+    "picture_sha",
     "probe",
     "read_frames",
     "sample_frames",
@@ -406,10 +407,16 @@ class _Video:
 
     def _keep(self, picture: Any, seconds: float) -> Frame:
         """Turn a decoded picture into an upright RGB frame."""
-        image = picture.to_ndarray(format="rgb24")
+        image = picture.to_ndarray(format="rgb24", threads=1)
         image, self.rotation = _upright(image, picture)
-        digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-        return Frame(image, seconds, digest[:32])
+        return Frame(image, seconds, picture_sha(image))
+
+
+def picture_sha(image: np.ndarray) -> str:
+    """Hash size and pixels of uint8 [height, width, 3]: 32 hex digits."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()[:32]
 
 
 def _set_threads(stream: Any) -> None:
@@ -443,10 +450,12 @@ def _upright(image: np.ndarray, picture: Any) -> tuple[np.ndarray, int]:
         return image, 0
     m = np.frombuffer(picture.side_data["DISPLAYMATRIX"], dtype="<i4")
     a, b, c, d = (int(np.sign(m[k])) if abs(m[k]) > 2**15 else 0 for k in (0, 1, 3, 4))
-    if abs(a * d) + abs(b * c) != 1:
+    straight = a and d and not (b or c)
+    turned = b and c and not (a or d)
+    if not (straight or turned):
         return image, 0
-    right, down = (a, d) if a else (c, b)
-    if not a:
+    right, down = (a, d) if straight else (c, b)
+    if turned:
         image = image.transpose(1, 0, 2)
     image = np.ascontiguousarray(image[::down, ::right])
     degrees = {(1, 0): 0, (0, 1): 90, (-1, 0): 180, (0, -1): 270}[(a, b)]

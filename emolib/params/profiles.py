@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -142,4 +143,6 @@ def from_notebook(stage: str, namespace: dict[str, Any]) -> Any:
     if not base.is_file():
         raise ParamsError(f"profile = {profile!r}: choose from {profiles(root)}")
     os.chdir(root)
+    # Libraries ask for a widget package that plain progress bars do not need.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     return merge(SCHEMAS[stage], [read_yaml(base), Source("notebook parameters", given)])

@@ -24,6 +24,8 @@ class DataParams(Schema):
             split, audio, group``); "" = videos alone.
         clips: Number of clips the demo set has.
         seed: Seed of the demo set.
+        domain: World of the demo set: "base" (training, captions) or "target" (other people,
+            places, sentences and camera; evaluation without having seen it).
         split: Only this split; "" = all.
         limit: At most this many clips, in the reader's order; 0 = all.
     """
@@ -33,6 +35,7 @@ class DataParams(Schema):
     table: str = ""
     clips: int = Field(default=24, ge=1)
     seed: int = Field(default=0, ge=0)
+    domain: Literal["base", "target"] = "base"
     split: str = ""
     limit: int = Field(default=0, ge=0)
 

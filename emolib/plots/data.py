@@ -57,8 +57,10 @@ def gallery(
         height: Of one row, in inches.
     """
     columns = max((len(row) for row in rows), default=1)
-    figure = Figure(figsize=(width, height * max(1, len(rows))), layout="constrained")
-    axes = np.atleast_2d(figure.subplots(max(1, len(rows)), columns, squeeze=False))
+    figure = Figure(figsize=(width, height * max(1, len(rows))))
+    # A fixed grid: automatic layouts widen the first column to the length of its title.
+    grid = {"wspace": 0.04, "hspace": 0.2}
+    axes = figure.subplots(max(1, len(rows)), columns, squeeze=False, gridspec_kw=grid)
     for ax in axes.flat:
         ax.set_axis_off()
     for line, (row, title) in enumerate(zip(rows, titles, strict=True)):

@@ -49,7 +49,7 @@ class CachedGrouping:
     Labels that an answer does not hold stand for themselves; ``coverage`` counts them.
 
     Args:
-        answers: Clip name -> answer text.
+        answers: Clip name -> answer text, or the groups themselves.
         version: Identifies the answers; default: a hash of them.
         overlap: A label in two groups: "error", or "last" (the official rule, in which the
             last group wins and letter case matters).
@@ -64,7 +64,7 @@ class CachedGrouping:
 
     def __init__(
         self,
-        answers: Mapping[str, str],
+        answers: Mapping[str, str | Sequence[Sequence[str]]],
         version: str = "",
         overlap: Literal["error", "last"] = "error",
         source: str = "cached groups",
@@ -96,11 +96,11 @@ class CachedGrouping:
         if clip not in self._answers:
             raise ScoreError(f"{self._source}: no groups for clip {clip!r}: {remedy}")
         answer = self._answers[clip]
-        groups = parse_groups(answer)
-        if not groups or answer.count("[") != answer.count("]") or "[" not in answer:
+        groups = parse_groups(answer) if isinstance(answer, str) else [list(g) for g in answer]
+        if not groups or (isinstance(answer, str) and not _closed(answer)):
             raise ScoreError(
                 f"{self._source}: clip {clip!r} has an empty or broken answer "
-                f"{answer[:60]!r}: {remedy}"
+                f"{str(answer)[:60]!r}: {remedy}"
             )
         if self._overlap == "last":
             return representatives(groups)
@@ -136,6 +136,10 @@ class CachedGrouping:
         return Grouped([view], sides[0][2], sides[1][2])
 
 
+def _closed(answer: str) -> bool:
+    return "[" in answer and answer.count("[") == answer.count("]")
+
+
 def _read_npy(data: bytes, where: str) -> str:
     try:
         array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
@@ -153,7 +157,7 @@ def _read_npy(data: bytes, where: str) -> str:
     return str(array.reshape(()).item())
 
 
-def read_answers(path: Path) -> Iterator[tuple[str, str]]:
+def read_answers(path: Path) -> Iterator[tuple[str, str | list[list[str]]]]:
     """Yield (clip name, answer) from a zip or folder of .npy files, or a JSON object.
 
     Raises:
@@ -172,7 +176,12 @@ def read_answers(path: Path) -> Iterator[tuple[str, str]]:
         if not isinstance(content, dict):
             raise DataError(f"{path}: expected an object name -> groups")
         for name, answer in content.items():
-            yield name, answer if isinstance(answer, str) else repr(answer)
+            listed = isinstance(answer, list) and all(isinstance(g, list) for g in answer)
+            if not listed and not isinstance(answer, str):
+                raise DataError(
+                    f"{path}: {name!r} has {answer!r}, expected a list of lists of labels"
+                )
+            yield name, answer
     elif zipfile.is_zipfile(path):
         try:
             with zipfile.ZipFile(path) as archive:

@@ -20,12 +20,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from emolib.errors import ScoreError
 from emolib.scoring.encode import LabelSets
+
+if TYPE_CHECKING:
+    from emolib.scoring.judge import Judge
 
 NAMES = ("exact", "cached", "lexicon", "ew2025", "ew2026", "llm")
 
@@ -156,7 +159,10 @@ def open_grouping(
     name: str,
     path: Path | str | None = None,
     tables: Path | str | None = None,
-    engine: object | None = None,
+    engine: Judge | None = None,
+    *,
+    outside: Literal["drop", "keep"] = "drop",
+    votes: int = 1,
 ) -> Grouping:
     """Open a grouping by its name.
 
@@ -165,6 +171,8 @@ def open_grouping(
         path: "cached": the answers (zip, folder of .npy, or JSON). "llm": cache folder.
         tables: "ew2025"/"ew2026": folder with the official tables.
         engine: "llm": a judge, e.g. ``emolib.judging.EngineJudge(engine)``.
+        outside: Wheels: words in no table are dropped (official) or kept as singletons.
+        votes: "llm": answers per clip.
 
     Raises:
         ScoreError: unknown name, or something it needs was not given.
@@ -178,4 +186,23 @@ def open_grouping(
         if path is None:
             raise ScoreError("grouping 'cached' needs the stored answers: give --groups PATH")
         return CachedGrouping.read(Path(path))
+    if name in ("ew2025", "ew2026"):
+        from emolib.scoring.wheels import open_wheels
+
+        if tables is None:
+            raise ScoreError(
+                f"grouping {name!r} needs the official tables, which are not part of this package: "
+                "give --tables DIR, the folder emotion_wheel/ of the toolkit of that year"
+            )
+        return open_wheels(name, Path(tables), outside)
+    if name == "lexicon":
+        from emolib.scoring.lexicon import LexiconGrouping
+
+        return LexiconGrouping()
+    if name == "llm":
+        from emolib.scoring.judge import LlmGrouping
+
+        if engine is None:
+            raise ScoreError("grouping 'llm' needs a language model: give --judge PARAMS.yaml")
+        return LlmGrouping(engine, Path(path) if path is not None else None, votes)
     raise ScoreError(f"unknown grouping {name!r}: choose from {', '.join(NAMES)}")

@@ -162,7 +162,7 @@ def unfold(spec: ClipSpec, plan: Speech) -> list[Expression]:
             replace(
                 face,
                 lid=max(0.0, face.lid * (1 - float(blink[i]))),
-                open=face.open * (0.7 + 0.3 * speak) + 0.17 * speak,
+                open=face.open * (0.7 + 0.3 * speak) + 0.14 * speak,
                 press=face.press * (1 - speak),
                 wide=face.wide + 0.05 * float(wide[i]),
                 gaze_x=gaze,
