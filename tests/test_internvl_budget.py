@@ -33,7 +33,7 @@ def test_grids_of_the_published_code(row):
         assert tile_grid((width, height), max_num) == tuple(grid)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(width=SIDES, height=SIDES, max_num=st.integers(1, 40))
 def test_grids_equal_the_processors(width, height, max_num):
     from transformers import GotOcr2ImageProcessorPil
