@@ -90,8 +90,24 @@ def test_the_system_message_is_read_from_conversation_py_without_running_it(tmp_
         f"register(Conversation(name='internlm2-chat', system_message={prompting.SYSTEM_V2!r}))\n"
     )
     assert dialect_of({"template": "internlm2-chat"}, tmp_path) == DIALECTS["v2"]
+    assert dialect_of({"_name_or_path": "OpenGVLab/InternVL-Chat-V1-5"}, tmp_path).name == "v1.5"
     (tmp_path / "conversation.py").write_text("def broken(")
     assert dialect_of({"template": "internlm2-chat"}, tmp_path) == DIALECTS["v1.5"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("InternVL-Chat-V1-5", "v1.5"),
+        ("models--OpenGVLab--InternVL-Chat-V1-5/snapshots/abc", "v1.5"),
+        ("Mini-InternVL-Chat-2B-V1-5", "v1.5"),
+        ("InternVL2-26B", "v2"),
+        ("downloads/weights", "v1.5"),
+    ],
+)
+def test_the_folders_name_tells_v1_5_from_v2(folder, name, tmp_path):
+    (tmp_path / folder).mkdir(parents=True)
+    assert dialect_of({"template": "internlm2-chat"}, tmp_path / folder).name == name
 
 
 def test_chat_formats_survive_a_configuration_file():

@@ -37,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     done = convert(args.source, args.out, args.chat, tell)
     print(
         f"{done.tensors} tensors filled {done.targets} of {done.targets} native ones, "
-        f"{len(done.ignored)} ignored; chat format {done.chat}. Report: {done.folder / REPORT}"
+        f"{len(done.ignored)} ignored. Report: {done.folder / REPORT}\n"
+        f"chat format {done.chat.name}, {done.chat.layout} image blocks, system message "
+        f"{done.chat.system!r} (another: --chat)"
     )
     return 0

@@ -31,7 +31,7 @@ class Conversion:
         targets: Native tensors written.
         ignored: Source tensors left out -> reason.
         resumed: Shards that an earlier, interrupted conversion had already written.
-        chat: Chat format, "v1.5", "v2" or "v2.5".
+        chat: Chat format of the converted folder.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class Conversion:
     targets: int
     ignored: dict[str, str]
     resumed: int
-    chat: str
+    chat: prompting.Dialect
 
 
 def convert(
@@ -98,7 +98,7 @@ def convert(
     write_json(out / REPORT, report)
     (out / _STATE).unlink(missing_ok=True)
     ignored = {k: m.ignored for k, m in moves.items() if m.ignored}
-    return Conversion(out, len(moves) - len(ignored), len(targets), ignored, resumed, dialect.name)
+    return Conversion(out, len(moves) - len(ignored), len(targets), ignored, resumed, dialect)
 
 
 def _fingerprint(source: Path, files: Mapping[str, object]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _finished(out: Path, files: int) -> Conversion:
     report = read_json(out / REPORT)
     return Conversion(
         out, len(report["used"]), len(report["filled"]), report["ignored"], files,
-        report["request"]["chat"]["name"],
+        prompting.Dialect(**report["request"]["chat"]),
     )  # fmt: skip
 
 

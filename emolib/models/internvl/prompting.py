@@ -64,8 +64,9 @@ def dialect_of(config: Mapping[str, Any], folder: Path, name: str = "") -> Diale
     """Find a published folder's chat format.
 
     ``template: internvl2_5`` means V2.5. V1.5 and V2 share ``internlm2-chat`` and differ in
-    the system message alone: it is taken from ``config.json: system_message``, else from the
-    folder's ``conversation.py`` (parsed, never run), else V1.5's is assumed.
+    the system message. What decides, first found: ``config.json: system_message``; "V1-5" or
+    "InternVL2-" in the folder's path or ``_name_or_path``; the folder's ``conversation.py``
+    (parsed, never run; later uploads of V1.5 may carry V2's); else V1.5.
 
     Args:
         config: The published ``config.json``.
@@ -80,19 +81,23 @@ def dialect_of(config: Mapping[str, Any], folder: Path, name: str = "") -> Diale
             raise DataError(f"unknown chat format {name!r}; choose from {sorted(DIALECTS)}")
         return DIALECTS[name]
     template = config.get("template", "internlm2-chat")
-    if template == "internvl2_5":
-        found = DIALECTS["v2.5"]
-    elif template == "internlm2-chat":
-        found = DIALECTS["v1.5"]
-    else:
+    if template not in ("internlm2-chat", "internvl2_5"):
         raise DataError(
             f"config.json: template {template!r} is not known; name one of {sorted(DIALECTS)} "
             "with --chat"
         )
-    system = config.get("system_message") or _declared_system(folder / "conversation.py", template)
-    if system is None or system == found.system:
+    found = DIALECTS["v2.5" if template == "internvl2_5" else "v1.5"]
+    system = config.get("system_message")
+    if not system and template == "internlm2-chat":
+        path = f"{folder.resolve()} {config.get('_name_or_path', '')}".replace(".", "-").lower()
+        if "v1-5" in path:
+            return found
+        if "internvl2-" in path:
+            return DIALECTS["v2"]
+        system = _declared_system(folder / "conversation.py", template)
+    if not system or system == found.system:
         return found
-    if system == SYSTEM_V2:
+    if template == "internlm2-chat" and system == SYSTEM_V2:
         return DIALECTS["v2"]
     return Dialect(found.name, system, found.end, found.layout)
 
