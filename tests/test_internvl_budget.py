@@ -59,6 +59,11 @@ def test_counts_equal_what_the_processor_makes(size, max_num):
     )
 
 
+@given(width=SIDES, height=SIDES, max_num=st.integers(1, 39))
+def test_more_tiles_allowed_never_means_fewer(width, height, max_num):
+    assert tile_count((width, height), max_num) <= tile_count((width, height), max_num + 1)
+
+
 def test_known_costs_of_six_frames():
     """At 12 tiles six 640x480 frames cost 19,968 image tokens, six 720p frames 13,824."""
     assert V1_5.image_tokens([(640, 480)] * 6) == 19_968

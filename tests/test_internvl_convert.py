@@ -202,6 +202,13 @@ def test_a_half_converted_folder_of_another_source_is_begun_anew(source, native,
     with pytest.raises(KeyboardInterrupt):
         convert(other, out, progress=stop)
     assert (out / "model-00001-of-00003.safetensors").is_file()
+    (out / "notes.txt").write_text("not ours")
+    with pytest.raises(DataError, match="not empty"):
+        convert(source, out)
+    (out / "notes.txt").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        convert(other, out, progress=stop)
+    (out / ".model-00002-of-00003.safetensors.part").write_bytes(b"cut")
     assert convert(source, out).resumed == 0
     assert contents(out) == contents(native)
 

@@ -69,7 +69,10 @@ def tile_grid(size: Size, max_num: int, min_num: int = 1, tile: int = 448) -> tu
 
 
 def tile_count(size: Size, max_num: int, min_num: int = 1, tile: int = 448) -> int:
-    """Tiles of one image: its grid, and a thumbnail when the grid has more than one tile."""
+    """Tiles of one image: its grid, and a thumbnail when the grid has more than one tile.
+
+    Never falls when ``max_num`` grows.
+    """
     columns, rows = tile_grid(size, max_num, min_num, tile)
     return columns * rows + (columns * rows > 1)
 
@@ -200,7 +203,8 @@ def preflight(
             kept.append((sample, tiling.fit(sample.sizes, sample.other, max_length)[0]))
         except TokenBudgetError as error:
             raise TokenBudgetError(f"{sample.name}: {error}") from None
-    best = _common(kept, tiling, max_length)
+    # More tiles allowed never means fewer taken, so what the tightest sample needs fits all.
+    best = min((alone for _, alone in kept), default=tiling.max_num)
     rows = [
         {
             "name": sample.name,
@@ -210,12 +214,3 @@ def preflight(
         for sample, alone in kept
     ]
     return best, rows
-
-
-def _common(kept: Sequence[tuple[Sample, int]], tiling: Tiling, max_length: int) -> int:
-    # A coarser limit can cost more tiles (2 of 2 beats 1 of 3), so the smallest of the
-    # samples' own limits need not fit all of them.
-    for top in range(min((alone for _, alone in kept), default=tiling.max_num), 0, -1):
-        if all(s.other + tiling.image_tokens(s.sizes, top) <= max_length for s, _ in kept):
-            return top
-    return 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,11 @@ from emolib.models.internvl import mapping, prompting, settings, shards, tokeniz
 
 REPORT = "conversion.json"
 _STATE = ".conversion.partial.json"
+_FILES = (
+    _STATE, "args.json", "chat_template.jinja", "config.json", "generation_config.json",
+    "model.safetensors.index.json", "processor_config.json", "tokenizer.json",
+    "tokenizer_config.json",
+)  # fmt: skip
 _TOOL = f"emolib {__version__}"
 Progress = Callable[[int, int, str], object]
 
@@ -96,7 +100,8 @@ def convert(
     _write_rest(out, config, native, dialect, words)
     report = _report(source, moves, targets, state)
     write_json(out / REPORT, report)
-    (out / _STATE).unlink(missing_ok=True)
+    for path in [p for p in out.iterdir() if p.name == _STATE or _is_draft(p)]:
+        path.unlink()
     ignored = {k: m.ignored for k, m in moves.items() if m.ignored}
     return Conversion(out, len(moves) - len(ignored), len(targets), ignored, resumed, dialect)
 
@@ -121,12 +126,23 @@ def _claim(out: Path, request: dict[str, Any], times: list[int]) -> dict[str, An
         state: dict[str, Any] = read_json(out / _STATE)
         if all(state.get(key) == fresh[key] for key in ("request", "times", "tool")):
             return state
-        shutil.rmtree(out)  # a part of another conversion, made by us
+        _remove_ours(out)  # a part of another conversion
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out} is not empty and not a conversion: name a new folder")
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / _STATE, fresh)
     return fresh
+
+
+def _remove_ours(out: Path) -> None:
+    """Remove what a conversion writes, and nothing else."""
+    for path in out.iterdir():
+        if path.name in _FILES or path.match("model*.safetensors") or _is_draft(path):
+            path.unlink()
+
+
+def _is_draft(path: Path) -> bool:
+    return path.name.startswith(".") and path.suffix in (".tmp", ".part")
 
 
 def _finished(out: Path, files: int) -> Conversion:
