@@ -213,6 +213,24 @@ def test_a_half_converted_folder_of_another_source_is_begun_anew(source, native,
     assert contents(out) == contents(native)
 
 
+def test_a_full_disk_is_found_before_and_while_writing(source, tmp_path, monkeypatch):
+    from collections import namedtuple
+
+    from emolib.models.internvl import shards
+
+    usage = namedtuple("usage", "total used free")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: usage(10, 9, 1))
+        with pytest.raises(DataError, match="GB are needed"):
+            convert(source, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        full = OSError(28, "No space left on device")
+        patch.setattr(shards.SafeWriter, "add", lambda *_: (_ for _ in ()).throw(full))
+        with pytest.raises(DataError, match="No space left"):
+            convert(source, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*model*"))
+
+
 def rewrite(source: Path, number: int, change) -> None:
     file = source / f"model-0000{number}-of-00003.safetensors"
     tensors = load_file(file)

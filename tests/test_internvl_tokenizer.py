@@ -64,9 +64,18 @@ def test_special_tokens_keep_their_ids_and_bos_comes_first(both):
     assert (fast.bos_token_id, fast.eos_token_id, fast.pad_token_id) == (1, 2, 2)
 
 
-def test_unused_pieces_cannot_be_spelt(both):
-    """In ms-swift's and lmdeploy's first templates ``[UNUSED_TOKEN_146]`` was a role mark."""
-    fast, _ = both
+@pytest.mark.parametrize("kind", [5, 4], ids=["unused", "user-defined"])
+def test_role_marks_cannot_be_spelt_by_their_old_names(kind, tmp_path):
+    """InternLM2's first prompts wrote ``[UNUSED_TOKEN_146]`` for ``<|im_start|>``."""
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    write_tokenizer(tmp_path)
+    model = proto.ModelProto()
+    model.ParseFromString(sentencepiece_model())
+    for piece in model.pieces[-6:]:
+        piece.type = kind
+    (tmp_path / "tokenizer.model").write_bytes(model.SerializeToString())
+    fast = tokenizer.build(tmp_path)
     ids = fast("[UNUSED_TOKEN_146][UNUSED_TOKEN_145]", add_special_tokens=False)["input_ids"]
     assert max(ids) < PIECES - 6
 
@@ -88,6 +97,10 @@ def test_saved_and_loaded_it_is_the_same(both, tmp_path):
     assert again(text)["input_ids"] == fast(text)["input_ids"]
     assert again.context_image_token == "<IMG_CONTEXT>"
     assert again.padding_side == "left"
+    assert again.decode(again(text)["input_ids"], skip_special_tokens=True) == (
+        "user\n  请描述 😀 the image "
+    )
+    assert {"<|im_start|>", "<|im_end|>", "<img>", "<IMG_CONTEXT>"} <= set(again.all_special_tokens)
 
 
 def test_added_tokens_json_alone_is_enough(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,8 @@ def convert(
 
     The result loads with ``InternVLForConditionalGeneration`` and ``AutoProcessor``, without
     remote code, in the stored dtype. One source shard becomes one native shard; memory is
-    about twice the largest tensor (1.1 GB each in the 26B model), time is reading and writing
-    the weights once, and a SHA-256 of every source file. An interrupted conversion goes on
+    about twice the largest tensor (1.1 GB each in the 26B model), time is reading,
+    hashing and writing the weights once. An interrupted conversion goes on
     with the shards that are missing and gives the same bytes.
 
     Args:
@@ -85,6 +86,7 @@ def convert(
         raise DataError(f"{len(words)} tokens, but {source} has fewer embeddings")
     targets = mapping.expected_targets(native)
     moves = _plan(source, files, targets, settings.heads(config))
+    _check_space(out, source, files)
     resumed = 0
     for number, file in enumerate(files, 1):
         name = _target_file(number, len(files))
@@ -201,17 +203,29 @@ def _convert_shard(source: Path, path: Path, moves: Mapping[str, mapping.Move]) 
         for target, shape in zip(move.targets, move.shapes(entry.shape), strict=True):
             entries[target] = (entry.dtype, shape)
     writer = shards.SafeWriter(path, entries)
+    digest = hashlib.sha256()
     try:
-        for name, tensor in shard.tensors():
-            move = moves[name]
-            for target, part in zip(move.targets, move.parts(tensor), strict=True):
+        for name, tensor in shard.tensors(digest):
+            for target, part in zip(moves[name].targets, moves[name].parts(tensor), strict=True):
                 writer.add(target, part)
         writer.close()
-    except BaseException:
+    except BaseException as error:
         writer.abandon()
+        if isinstance(error, OSError):
+            raise DataError(f"{source} to {path}: {error.strerror or error}") from error
         raise
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest.hexdigest()
+
+
+def _check_space(out: Path, source: Path, files: Mapping[str, object]) -> None:
+    """Refuse to begin what the disk cannot hold."""
+    needed = sum((source / file).stat().st_size for file in files)
+    here = sum(path.stat().st_size for path in out.glob("model*.safetensors"))
+    free = shutil.disk_usage(out).free
+    if needed - here > free:
+        raise DataError(
+            f"{out}: {(needed - here) / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB free"
+        )
 
 
 def _write_index(out: Path, count: int) -> None:

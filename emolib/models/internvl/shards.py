@@ -72,16 +72,20 @@ class SafeFile:
         if at != data:
             raise DataError(f"{path}: {data} bytes of tensors, header says {at}: cut or corrupt")
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield every tensor in file order; memory is one tensor."""
+    def tensors(self, digest: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield every tensor in file order and feed the whole file to ``digest``.
+
+        Memory is one tensor.
+        """
         import torch
 
         with self.path.open("rb") as file:
-            file.seek(self._start)
+            digest.update(file.read(self._start))
             for name, entry in self.entries.items():
                 raw = bytearray(entry.end - entry.begin)
                 if file.readinto(raw) != len(raw):
                     raise DataError(f"{self.path}: ends inside {name}")
+                digest.update(raw)
                 dtype = getattr(torch, entry.dtype)
                 flat = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
                 yield name, flat.reshape(entry.shape)
@@ -103,9 +107,15 @@ class BinFile:
             for name, t in self._state.items()
         }
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Yield every tensor; the file is mapped, so its pages count as memory once read."""
+    def tensors(self, digest: Any) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield every tensor, then feed the file to ``digest``.
+
+        The file is mapped, so its pages count as memory once read.
+        """
         yield from self._state.items()
+        with self.path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
 
 
 def open_shard(path: Path) -> SafeFile | BinFile:

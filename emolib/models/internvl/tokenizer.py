@@ -79,10 +79,10 @@ def build(folder: Path) -> Any:
         eos_token="</s>",
         pad_token="</s>",
         unk_token="<unk>",
-        additional_special_tokens=sorted(
+        extra_special_tokens=sorted(
             set(names) - {"<s>", "</s>", "<unk>"}, key=names.__getitem__
         ),
-        extra_special_tokens=IMAGE,
+        model_specific_special_tokens=IMAGE,
         model_max_length=config.get("model_max_length", 8192),
         padding_side="left",
         clean_up_tokenization_spaces=False,
