@@ -254,8 +254,11 @@ def test_the_engine_answers_over_six_frames(folders):
     assert replies[0].prompt_tokens > 6 * 4
 
 
-def test_ms_swifts_own_command_trains(folders, tmp_path):
-    """``swift sft`` with the plugin's path; the folder names type and template."""
+def test_ms_swifts_own_command_trains(folders, tmp_path, monkeypatch):
+    """``swift sft`` with the plugin's path alone: the folder names type and template."""
+    import_swift()
+    from swift.pipelines import sft_main
+
     Image.new("RGB", (60, 50), (200, 30, 30)).save(tmp_path / "a.png")
     row = {
         "messages": [
@@ -265,24 +268,22 @@ def test_ms_swifts_own_command_trains(folders, tmp_path):
         "images": [str(tmp_path / "a.png")] * 2,
     }
     (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
-    find = [sys.executable, "-m", "emolib.models.internvl.swift_plugin"]
+    find = [sys.executable, "-m", "emolib.models.internvl"]
     plugin = subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip()
-    done = subprocess.run(
-        [sys.executable, "-c", "from swift.cli.main import cli_main; cli_main()", "sft",
-         "--model", str(folders / "v1.5"), "--external_plugins", plugin,
-         "--dataset", str(tmp_path / "rows.jsonl"), "--output_dir", str(tmp_path / "out"),
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    sft_main(
+        ["--model", str(folders / "v1.5"), "--external_plugins", plugin,
+         "--dataset", str(tmp_path / "rows.jsonl"), "--output_dir", str(out),
          "--tuner_type", "lora", "--lora_rank", "2", "--max_steps", "1", "--use_cpu", "true",
          "--torch_dtype", "float32", "--max_length", "400", "--strict", "true",
          "--gradient_accumulation_steps", "1", "--save_steps", "1", "--report_to", "none",
-         "--add_version", "false", "--use_hf", "true", "--dataloader_num_workers", "0"],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
+         "--add_version", "false", "--use_hf", "true", "--dataloader_num_workers", "0"]
     )  # fmt: skip
-    adapter = tmp_path / "out" / "checkpoint-1" / "adapter_model.safetensors"
-    assert done.returncode == 0, done.stderr[-2000:]
-    names = load_file(adapter)
+    names = load_file(out / "checkpoint-1" / "adapter_model.safetensors")
     assert any("q_proj" in n for n in names)
     assert not any("vision_tower" in n for n in names)
-    args = json.loads((adapter.parent / "args.json").read_text())
+    args = json.loads((out / "checkpoint-1" / "args.json").read_text())
     assert (args["model_type"], args["template"]) == ("internvl_chat_native",) * 2
 
 

@@ -2,7 +2,7 @@
 
 In this process: ``register()``. For ms-swift's own commands::
 
-    plugin=$(python -m emolib.models.internvl.swift_plugin)
+    plugin=$(python -m emolib.models.internvl)
     swift infer --model CONVERTED --external_plugins "$plugin"
 
 ``args.json`` in a converted folder names the model type, so neither ``--model_type`` nor
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Any
 
 from swift.model import ModelGroup, ModelMeta, register_model
@@ -209,6 +208,3 @@ def register() -> None:
 
 
 register()
-
-if __name__ == "__main__":
-    print(Path(__file__).resolve())

@@ -79,9 +79,7 @@ def build(folder: Path) -> Any:
         eos_token="</s>",
         pad_token="</s>",
         unk_token="<unk>",
-        extra_special_tokens=sorted(
-            set(names) - {"<s>", "</s>", "<unk>"}, key=names.__getitem__
-        ),
+        extra_special_tokens=sorted(set(names) - {"<s>", "</s>", "<unk>"}, key=names.__getitem__),
         model_specific_special_tokens=IMAGE,
         model_max_length=config.get("model_max_length", 8192),
         padding_side="left",
