@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from emolib.engines.base import Engine, Reply, Request
-from emolib.errors import MediaError
+from emolib.errors import DataError, MediaError
 from emolib.hashing import key_of
 from emolib.ledger import Ledger, Row
 from emolib.progress import Progress
@@ -20,7 +20,8 @@ class Task:
     Attributes:
         id: Unique name of the row, e.g. "clip/0.84/qwen".
         content: Plain values the question depends on: file hashes, sampling, rendered prompt.
-        build: Makes the request; may raise :class:`MediaError`, which becomes the row's error.
+        build: Makes the request; may raise MediaError or DataError, which becomes the row's
+            error.
         info: Plain values to keep beside the answer (not part of the key). ``build`` may add to
             it, e.g. the time stamps of the frames it took.
     """
@@ -87,7 +88,7 @@ def _requests(todo: dict[str, Task], settle: Callable[[str, Reply], None]) -> It
     for key, task in todo.items():
         try:
             request = task.build()
-        except MediaError as error:
+        except (MediaError, DataError) as error:
             settle(key, Reply(id=key, error=str(error)))
             continue
         yield Request(

@@ -112,12 +112,12 @@ def test_frames_equal_a_full_decode_at_any_time(files: dict[str, Path], kind: st
 def test_only_unusual_files_are_watched_from_the_start(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from emolib.media import video
+    from emolib.media import reader
 
     watched: list[str] = []
-    real = video._Video._watch
+    real = reader.VideoReader._watch
     monkeypatch.setattr(
-        video._Video,
+        reader.VideoReader,
         "_watch",
         lambda self, *args: watched.append(self.path.stem) or real(self, *args),
     )
@@ -135,12 +135,12 @@ def test_h264_in_avi_keeps_presentation_order(tmp_path: Path) -> None:
 
 def test_few_pictures_are_decoded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", 240, gop=30)
-    from emolib.media import video
+    from emolib.media import reader
 
     turned: list[object] = []
-    real = video._upright
+    real = reader._upright
     monkeypatch.setattr(
-        video, "_upright", lambda image, picture: turned.append(1) or real(image, picture)
+        reader, "_upright", lambda image, picture: turned.append(1) or real(image, picture)
     )
     frames = read_frames(path, [0.02, 0.03, 9.0])
     assert len(turned) == 2

@@ -44,7 +44,7 @@ def open_demo(params: DataParams, outputs: Path, workers: int = 0) -> list[Clip]
     """Open the demo set, making it on first use.
 
     Clip i of a (seed, domain) is the same in every set that has it. Cost of the first use:
-    about 0.1 s a clip and core; later only ``clips.jsonl`` is read.
+    about 0.13 s a clip and core; later only ``clips.jsonl`` is read.
 
     Args:
         params: ``clips, seed, domain`` decide the set, ``split`` and ``limit`` what of it is

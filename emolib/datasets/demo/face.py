@@ -11,9 +11,10 @@ import numpy as np
 
 from emolib.datasets.demo.cast import Color, Identity
 from emolib.datasets.demo.expression import Expression
-from emolib.datasets.demo.hair import front_hair
-from emolib.datasets.demo.paint import curve, disc, fill, line, mix, oval, shade
+from emolib.datasets.demo.hair import back_of_head, front_hair
+from emolib.datasets.demo.paint import curve, disc, fill, line, mix, oval, shade, smooth
 
+AWAY = 0.9  # radians; a head turned further shows no expression
 _OUTLINE = np.array(
     [(0, -1.0), (0.34, -0.95), (0.6, -0.74), (0.72, -0.42), (0.74, -0.05), (0.69, 0.3),
      (0.56, 0.63), (0.36, 0.88), (0.14, 1.0), (-0.14, 1.0), (-0.36, 0.88), (-0.56, 0.63),
@@ -65,12 +66,11 @@ class Head:
 
     def draw(self) -> None:
         """Draw the head in front of neck and body."""
-        turned = abs(self.face.yaw) > 0.4
-        if not turned:
-            self._ears()
+        if abs(self.face.yaw) > AWAY:
+            self._away()
+            return
+        self._ears()
         self._skin()
-        if turned:
-            self._ears()
         self._beard()
         for side in (-1, 1):
             self._eye(side)
@@ -82,12 +82,29 @@ class Head:
         if self.who.glasses:
             self._glasses()
 
+    def _away(self) -> None:
+        """Draw a head turned away: hair, ear and the edge of a cheek, no expression."""
+        side = 1.0 if self.face.yaw > 0 else -1.0
+        self._skin()
+        nose = self.flat([(side * 0.68, 0.0), (side * 0.84, 0.24), (side * 0.7, 0.3)])
+        fill(self.image, nose, self.skin)
+        line(self.image, nose, self.dark, 1)
+        if self.who.beard:
+            cheek = [(0.3, 0.3), (0.72, 0.4), (0.6, 0.66), (0.36, 0.96), (0.05, 1.02), (0.1, 0.6)]
+            beard = mix(self.skin, shade(self.who.hair, 0.95), 0.85)
+            fill(self.image, self.flat(smooth([(side * x, y) for x, y in cheek])), beard)
+        if self.who.glasses:
+            temple = self.flat([(side * 0.05, -0.06), (side * 0.7, -0.12)])
+            line(self.image, temple, (40, 36, 44), self.px(0.04))
+        back_of_head(self, side)
+        ear = self.flat(oval(side * 0.08, 0.06, 0.12, 0.22))
+        if self.who.cut not in ("long", "bob"):
+            fill(self.image, ear, shade(self.skin, 0.92))
+            line(self.image, ear, self.dark, 1, closed=True)
+
     def _ears(self) -> None:
         for side in (-1, 1):
-            if side * self.face.yaw > 0.4:  # hidden by the turn
-                continue
-            near = 0.55 * self._sin[0] if abs(self.face.yaw) > 0.4 else 0.0
-            ear = self.flat(oval(side * 0.76 + near, 0.02, 0.12, 0.22))
+            ear = self.flat(oval(side * 0.76, 0.02, 0.12, 0.22))
             fill(self.image, ear, shade(self.skin, 0.88))
             line(self.image, ear, self.dark, 1, closed=True)
 
@@ -135,8 +152,6 @@ class Head:
 
     def _eye(self, side: int) -> None:
         f, x0, y0 = self.face, side * 0.33, -0.13
-        if side * f.yaw > 0.6:  # the far eye of a turned head
-            return
         w, lid = 0.18 * self.who.eye, f.lid * (1 - 0.15 * f.nose)
         up, down = 0.105 * lid, 0.075 * min(lid, 1.2) * (1 - 0.55 * f.cheek)
         left, right = (x0 - w, y0 + 0.015), (x0 + w, y0 + 0.015)
@@ -173,8 +188,6 @@ class Head:
             disc(self.image, stream[-1, 0], stream[-1, 1], self.px(0.05), blue)
 
     def _brow(self, side: int) -> None:
-        if side * self.face.yaw > 0.6:
-            return
         f = self.face
         inner = (side * (0.15 - 0.045 * f.frown), -0.4 - f.brow_in)
         outer = (side * 0.55, -0.38 - f.brow_out)
@@ -185,9 +198,8 @@ class Head:
 
     def _nose(self) -> None:
         f, length = self.face, 0.26 * self.who.nose
-        out = 0.08 + 0.22 * max(0.0, abs(f.yaw) - 0.4)
         low = length + 0.06
-        tip = self.at([(-0.1, length), (-0.05, low), (0.05, low), (0.1, length)], lift=out)
+        tip = self.at([(-0.1, length), (-0.05, low), (0.05, low), (0.1, length)], lift=0.08)
         line(self.image, tip, self.dark, self.px(0.04))
         lift = 0.03 if f.yaw >= 0 else -0.03
         bridge = self.at(
@@ -262,8 +274,6 @@ class Head:
     def _glasses(self) -> None:
         color: Color = (40, 36, 44)
         for x in (-0.33, 0.33):
-            if np.sign(x) * self.face.yaw > 0.6:
-                continue
             rim = self.at(oval(x, -0.11, 0.25, 0.19), lift=0.03)
             line(self.image, rim, color, self.px(0.03), closed=True)
         line(self.image, self.at([(-0.09, -0.14), (0.09, -0.14)], lift=0.05), color, self.px(0.03))

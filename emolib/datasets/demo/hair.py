@@ -30,6 +30,23 @@ def back_hair(head: Head) -> None:
         disc(head.image, x, y, head.px(0.36), hair)
 
 
+def back_of_head(head: Head, side: float) -> None:
+    """Draw the hair of a head turned away to ``side`` (1: the right of the picture)."""
+    if head.who.cut == "bald":
+        return
+    hair = head.who.hair
+    low = 1.0 if head.who.cut in ("long", "bob") else 0.6
+    shape = [(-0.84, -0.4), (-0.6, -1.0), (0, -1.2), (0.5, -1.02), (0.68, -0.6), (0.4, -0.45),
+             (0.26, -0.1), (0.24, low - 0.4), (0.1, low), (-0.6, low), (-0.84, 0.1)]  # fmt: skip
+    fill(head.image, head.flat(smooth(smooth([(side * x, y) for x, y in shape]))), hair)
+    shine = head.flat(curve((-0.45 * side, -0.85), (-0.1 * side, -1.02), (0.3 * side, -0.95)))
+    line(head.image, shine, shade(hair, 1.18), head.px(0.07))
+    if head.who.cut == "curly":
+        for a in np.linspace(0.2, np.pi + 0.3, 10):
+            x, y = head.flat([(side * 0.66 * np.cos(a), -0.34 - 0.58 * np.sin(a))])[0]
+            disc(head.image, x, y, head.px(0.22), hair)
+
+
 def front_hair(head: Head) -> None:
     """Draw crown, fringe and side strands."""
     hair, cut = head.who.hair, head.who.cut
