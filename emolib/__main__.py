@@ -11,7 +11,7 @@ from emolib import __version__
 from emolib.errors import EmolibError
 
 # In the order a newcomer meets them; each module gives `add_parser` and `run`.
-COMMANDS = ("run", "predict", "score", "doctor", "report", "record")
+COMMANDS = ("run", "predict", "score", "convert", "doctor", "report", "record")
 
 EXIT_USER_ERROR = 2
 
