@@ -1,70 +1,30 @@
-"""``emolib convert``: published checkpoints -> folders that load with transformers."""
+"""``emolib convert``: published checkpoints to native ones, a family a subcommand."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import importlib
 from typing import Any
 
-from emolib.errors import DataError
-
-_AFFECTGPT = """\
-Turn the published AffectGPT or Video-LLaMA weight files into one folder. The files are
-recognised by their content and may be given in any order: eva_vit_g.pth, the BLIP-2 Q-Former,
-imagebind_huge.pth, and either both Video-LLaMA branches (gives Video-LLaMA), an AffectGPT
-training checkpoint, or all three. DST/conversion.json tells what became of every tensor.
-"""
+# Each module gives `add_parser(families)`, which sets `convert` to a function of the arguments
+# that does the work, prints what was done, and returns the exit code.
+FAMILIES = ("affectgpt", "internvl")
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = commands.add_parser("convert", help="published checkpoints -> native folders")
+    parser = commands.add_parser(
+        "convert",
+        help="published checkpoints to native ones",
+        description="Turn a published checkpoint into one that today's libraries load without "
+        "remote code, and write what became of every tensor to DST/conversion.json.",
+    )
     families = parser.add_subparsers(dest="family", required=True, metavar="FAMILY")
-    _add_affectgpt(families)
+    for family in FAMILIES:
+        importlib.import_module(f"emolib.models.{family}.command").add_parser(families)
+    parser.set_defaults(handler=run)
 
 
-def _add_affectgpt(families: Any) -> None:
-    parser = families.add_parser(
-        "affectgpt",
-        help="AffectGPT (2024) or Video-LLaMA",
-        description=_AFFECTGPT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--llm", type=Path, required=True, metavar="DIR", help="Vicuna or LLaMA")
-    # DST ends the same list: argparse cannot tell an option's last value from a positional.
-    parser.add_argument(
-        "--files",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar=("FILE", "FILE"),
-        help="the weight files, then DST, the folder to make",
-    )
-    parser.add_argument("dst", type=Path, nargs="?", metavar="DST", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--config", type=Path, help="config.json with other sizes than the published ones"
-    )
-    parser.add_argument(
-        "--no-tokenizer", action="store_true", help="the language model folder has no tokenizer"
-    )
-    parser.set_defaults(handler=_run_affectgpt)
-
-
-def _run_affectgpt(args: argparse.Namespace) -> int:
-    files, dst = list(args.files), args.dst
-    if dst is None:
-        dst = files.pop()
-    if not files or dst.suffix in {".pth", ".pt", ".bin"}:
-        raise DataError("give the files, then DST: --llm DIR --files FILE… DST")
-
-    from emolib.models.affectgpt.configuration import AffectGPTConfig
-    from emolib.models.affectgpt.convert import convert_affectgpt
-
-    config = None if args.config is None else AffectGPTConfig.from_json_file(args.config)
-    report = convert_affectgpt(files, args.llm, dst, config=config, tokenizer=not args.no_tokenizer)
-    for entry in report["files"]:
-        left = sum(len(keys) for keys in entry["ignored"].values())
-        counts = f"{entry['used']:>5} used {left:>5} left out"
-        print(f"{entry['recognised_as']:<10} {counts}  {entry['file']}")
-    print(f"{report['model']}: {report['targets_filled']} parameters -> {dst}")
-    return 0
+def run(args: argparse.Namespace) -> int:
+    """Convert one checkpoint."""
+    return int(args.convert(args))

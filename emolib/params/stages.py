@@ -132,7 +132,7 @@ class InternVLLora(StageParams):
     model: str
     frames: int = Field(default=6, ge=1)
     lora: LoraParams = LoraParams()
-    grouping: Grouping = "exact"
+    grouping: Grouping = "lexicon"
     groups: str = ""
 
 
@@ -152,7 +152,7 @@ class FaceAblation(StageParams):
     model: str
     frames: int = Field(default=6, ge=1)
     face: FaceParams = FaceParams()
-    grouping: Grouping = "exact"
+    grouping: Grouping = "lexicon"
     groups: str = ""
 
 
@@ -171,7 +171,7 @@ class FusionAnalysis(StageParams):
 
     lora_run: str
     face_run: str
-    grouping: Grouping = "exact"
+    grouping: Grouping = "lexicon"
     groups: str = ""
     resamples: int = Field(default=10_000, ge=100)
 

@@ -3,35 +3,24 @@
     model = AffectGPTForConditionalGeneration.from_pretrained(folder)
     processor = AffectGPTProcessor.from_pretrained(folder)
 
-Importing this package loads torch and transformers.
+Importing this package is light; torch and transformers come with the first name taken from it.
 """
 
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoModel,
-    AutoModelForImageTextToText,
-    AutoProcessor,
-    AutoVideoProcessor,
-)
+from __future__ import annotations
 
-from emolib.models.affectgpt.audio import ImageBindAudioModel
-from emolib.models.affectgpt.configuration import AffectGPTConfig, ImageBindAudioConfig
-from emolib.models.affectgpt.frames import AffectGPTVideoProcessor
-from emolib.models.affectgpt.modeling import AffectGPTForConditionalGeneration
-from emolib.models.affectgpt.processing import AffectGPTProcessor
-from emolib.models.affectgpt.sound import ImageBindFeatureExtractor
+import importlib
+from typing import TYPE_CHECKING, Any
 
-AutoConfig.register("affectgpt", AffectGPTConfig, exist_ok=True)
-AutoConfig.register("imagebind_audio", ImageBindAudioConfig, exist_ok=True)
-AutoModel.register(ImageBindAudioConfig, ImageBindAudioModel, exist_ok=True)
-AutoModel.register(AffectGPTConfig, AffectGPTForConditionalGeneration, exist_ok=True)
-AutoModelForImageTextToText.register(
-    AffectGPTConfig, AffectGPTForConditionalGeneration, exist_ok=True
-)
-AutoVideoProcessor.register(AffectGPTConfig, AffectGPTVideoProcessor, exist_ok=True)
-AutoFeatureExtractor.register(AffectGPTConfig, ImageBindFeatureExtractor, exist_ok=True)
-AutoProcessor.register(AffectGPTConfig, AffectGPTProcessor, exist_ok=True)
+if TYPE_CHECKING:
+    from emolib.models.affectgpt.auto import (
+        AffectGPTConfig,
+        AffectGPTForConditionalGeneration,
+        AffectGPTProcessor,
+        AffectGPTVideoProcessor,
+        ImageBindAudioConfig,
+        ImageBindAudioModel,
+        ImageBindFeatureExtractor,
+    )
 
 __all__ = [
     "AffectGPTConfig",
@@ -42,3 +31,9 @@ __all__ = [
     "ImageBindAudioModel",
     "ImageBindFeatureExtractor",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module("emolib.models.affectgpt.auto"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
