@@ -21,6 +21,8 @@ class Clip:
         description: Gold free-text description of the emotional clues, or None.
         split: "train", "val", "test" or "" when the set has no split.
         group: What must not be divided between splits (source video, speaker), or "".
+        valence: Gold valence or sentiment on the set's own scale (CH-SIMS: -1 to 1, MER: -5 to
+            5; positive is pleasant), or None.
     """
 
     name: str
@@ -32,3 +34,4 @@ class Clip:
     description: str | None = None
     split: str = ""
     group: str = ""
+    valence: float | None = None
