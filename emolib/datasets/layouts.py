@@ -50,6 +50,7 @@ class Layout:
         more: Files that may add labels to what ``labels`` says.
         clips: Number of clips the publisher names; 0 = not known.
         split: Split of clips whose file does not say.
+        tests: Files of another set's test clips that may be among these.
         part: Whether the folder holds more videos than the set has clips, as published.
     """
 
@@ -57,6 +58,7 @@ class Layout:
     labels: tuple[str, ...]
     words: tuple[str, ...]
     more: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
     clips: int = 0
     split: str = ""
     part: bool = False
@@ -71,6 +73,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             videos=_LABELLED,
             labels=("label-disdim.csv", "label-6way.npz", "label-6way.csv"),
             words=_SPEECH,
+            tests=_OPENSET,
             clips=5030,
             split="train",
         ),

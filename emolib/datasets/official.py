@@ -75,6 +75,10 @@ def read_official(params: DataParams) -> Reading[Clip]:
             raise DataError(f"{main}: no clips in it")
         if more := first_file(root, layout.more):
             _read_labels(reading, entries, more)
+        if tests := first_file(root, layout.tests):
+            names = {name for name, _ in _rows(reading, read_sheet(tests))}
+            what = f"clips that {tests.name} tests on: not to be trained on for that test"
+            reading.find("warning", what, [name for name in entries if name in names])
     words = chosen_file(root, params.subtitles) if params.subtitles else None
     if words := words or first_file(root, layout.words):
         _read_words(reading, entries, words, params.language, known=main is not None)

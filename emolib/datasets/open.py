@@ -28,7 +28,7 @@ def read_dataset(params: DataParams, outputs: Path) -> Reading[Clip]:
     if params.kind == "folder":
         from emolib.datasets.folder import read_folder
 
-        return Reading("folder", Path(params.root), read_folder(params))
+        return Reading("folder", Path(params.root).expanduser(), read_folder(params))
     if params.kind in ("chsims", "chsims-v2"):
         from emolib.datasets.chsims import read_chsims
 
@@ -62,9 +62,7 @@ def open_dataset(params: DataParams, outputs: Path) -> list[Clip]:
         splits = sorted({clip.split for clip in clips})
         clips = [clip for clip in clips if clip.split == params.split]
         if not clips:
-            raise DataError(
-                f"no clip has split {params.split!r}; the data set {params.kind!r} has {splits}"
-            )
+            raise DataError(f"no clip has split {params.split!r}; the data set has {splits}")
     if not clips:
         raise DataError(f"the data set {params.kind!r} has no clips")
     return clips[: params.limit] if params.limit else clips
