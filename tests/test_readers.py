@@ -402,6 +402,7 @@ def test_checksums_and_copies(labelled, tmp_path):
     assert found(again, "error", "differ") == [1]
 
 
+@pytest.mark.shared
 def test_real_mer2024_ov():
     words = shared("data/mer2023_text/transcription-engchi-polish.csv")
     reading = read("mer2024-ov", shared("data/mer2024_ov"), media="none", subtitles=str(words))
@@ -411,6 +412,7 @@ def test_real_mer2024_ov():
     assert not reading.of("error")
 
 
+@pytest.mark.shared
 def test_real_labelled_set():
     reading = read("mer2024-labelled", shared("data/mer2023_text"), media="none")
     seen = counts(reading)
@@ -422,6 +424,7 @@ def test_real_labelled_set():
     assert not reading.of("warning")
 
 
+@pytest.mark.shared
 @pytest.mark.parametrize("language", ["english", "chinese"])
 def test_real_emer(language):
     root = shared("data/emer")
@@ -445,6 +448,7 @@ def test_real_emer(language):
     }
 
 
+@pytest.mark.shared
 def test_real_chsims_v2():
     reading = read("chsims-v2", shared("data/chsims_v2_text"), media="none")
     seen = counts(reading)

@@ -15,8 +15,9 @@ class Clip:
         video: The video file.
         audio: A separate audio file; None means the video's own track, if it has one.
         subtitle: The spoken words, or None when unknown. Blank text is stored as None.
-        subtitle_source: Where ``subtitle`` comes from: "official", "file", "asr:<model>",
-            "generated" or "none".
+        subtitle_source: Where ``subtitle`` comes from: "official", "file", "asr:<model>" or
+            "generated"; or why there is none: "none" (nobody looked), "asr:<model>:silent",
+            "no-audio" or "unreadable".
         labels: Gold open-vocabulary emotion words, lower case, or None when unlabelled.
         description: Gold free-text description of the emotional clues, or None.
         split: "train", "val", "test" or "" when the set has no split.
