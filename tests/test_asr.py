@@ -54,6 +54,7 @@ def checkpoint(tmp_path_factory) -> Path:
         n_text_layer=1,
     )
     model = whisper.Whisper(dims)
+    torch.nn.init.normal_(model.decoder.positional_embedding)  # made empty, read from the file
     path = tmp_path_factory.mktemp("whisper") / "nano.pt"
     torch.save({"dims": asdict(dims), "model_state_dict": model.state_dict()}, path)
     return path
@@ -349,6 +350,18 @@ def test_faster_whisper(monkeypatch, tmp_path):
     before = recognizer.fingerprint
     (tmp_path / "model.bin").write_bytes(b"other weights")
     assert open_recognizer(params).fingerprint != before
+
+
+def test_a_model_that_overflows_is_unsure(monkeypatch, checkpoint, tmp_path):
+    import whisper
+
+    row = {"start": 0.0, "end": 1.0, "text": "uh", "compression_ratio": 1.0}
+    row |= {"no_speech_prob": float("nan"), "avg_logprob": float("nan")}
+    answer = {"segments": [row], "language": "en"}
+    monkeypatch.setattr(whisper, "transcribe", lambda *args, **options: answer)
+    params = nano(checkpoint, no_speech_prob=0.6, min_logprob=-1.0)
+    heard = open_recognizer(params).transcribe(wav(tmp_path / "a.wav", tone(1.0)))
+    assert [why for _, why in heard.dropped] == ["silence"]
 
 
 # --- clips

@@ -25,6 +25,9 @@ WINDOW_S = 0.03
 # and a whole decoder window each.
 PAUSE_S = 2.0
 EDGE_S = 0.25
+# Log probability given to words the model could not weigh.
+UNSURE = -100.0
+_FIELDS = ("start", "end", "text", "no_speech_prob", "avg_logprob", "compression_ratio")
 Span = tuple[float, float]
 
 
@@ -167,17 +170,7 @@ class Whisper(Recognizer):
                 clip_timestamps=[second for span in spans for second in span],
                 fp16=device.type == "cuda",
             )
-        segments = [
-            Segment(
-                float(row["start"]),
-                float(row["end"]),
-                row["text"],
-                float(row["no_speech_prob"]),
-                float(row["avg_logprob"]),
-                float(row["compression_ratio"]),
-            )
-            for row in result["segments"]
-        ]
+        segments = [_segment(**{name: row[name] for name in _FIELDS}) for row in result["segments"]]
         return segments, str(result["language"])
 
 
@@ -231,18 +224,28 @@ class FasterWhisper(Recognizer):
             compression_ratio_threshold=params.max_compression,
             clip_timestamps=[second for span in spans for second in span],
         )
-        segments = [
-            Segment(
-                float(one.start),
-                float(one.end),
-                one.text,
-                float(one.no_speech_prob),
-                float(one.avg_logprob),
-                float(one.compression_ratio),
-            )
-            for one in found
-        ]
+        segments = [_segment(**{name: getattr(one, name) for name in _FIELDS}) for one in found]
         return segments, str(info.language)
+
+
+def _segment(
+    *,
+    start: float,
+    end: float,
+    text: str,
+    no_speech_prob: float,
+    avg_logprob: float,
+    compression_ratio: float,
+) -> Segment:
+    """Make a segment; a model that overflowed (NaN) is as unsure as can be."""
+    return Segment(
+        start_s=float(start),
+        end_s=float(end),
+        text=text,
+        no_speech_prob=float(no_speech_prob) if np.isfinite(no_speech_prob) else 1.0,
+        avg_logprob=float(avg_logprob) if np.isfinite(avg_logprob) else UNSURE,
+        compression_ratio=float(compression_ratio),
+    )
 
 
 def _checkpoint(params: AsrParams) -> Path:
