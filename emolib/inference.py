@@ -20,8 +20,9 @@ class Task:
     Attributes:
         id: Unique name of the row, e.g. "clip/0.84/qwen".
         content: Plain values the question depends on: file hashes, sampling, rendered prompt.
-        build: Makes the request; may raise MediaError or DataError, which becomes the row's
-            error.
+        build: Makes the request. A MediaError (the file itself is at fault) becomes the row's
+            lasting error; a DataError or OSError (it is gone, changed or out of reach just now)
+            an error that is tried again by the next run.
         info: Plain values to keep beside the answer (not part of the key). ``build`` may add to
             it, e.g. the time stamps of the frames it took.
     """
@@ -88,8 +89,9 @@ def _requests(todo: dict[str, Task], settle: Callable[[str, Reply], None]) -> It
     for key, task in todo.items():
         try:
             request = task.build()
-        except (MediaError, DataError) as error:
-            settle(key, Reply(id=key, error=str(error)))
+        except (MediaError, DataError, OSError) as error:
+            lasting = isinstance(error, MediaError)
+            settle(key, Reply(id=key, error=str(error), transient=not lasting))
             continue
         yield Request(
             id=key,

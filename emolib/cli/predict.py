@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,22 @@ def add_parser(commands: Any) -> None:
         help="a model of the profile's _base.yaml; may be given several times (default: internvl)",
     )
     parser.add_argument(
-        "--table", default="", help="CSV with the clips' words: columns name, subtitle"
+        "--table",
+        default="",
+        help="CSV with the clips' words: columns name, subtitle",
+    )
+    parser.add_argument(
+        "--asr",
+        default="",
+        metavar="MODEL",
+        help="Whisper checkpoint (.pt) that hears the words of clips without any; needs nothing "
+        "from the network (default: the profile's asr, if it has one)",
+    )
+    parser.add_argument(
+        "--language",
+        default="",
+        metavar="CODE",
+        help="language to hear, e.g. zh (default: the profile's, else found out)",
     )
     parser.add_argument("--frames", type=int, default=6, help="frames per clip (default: 6)")
     parser.add_argument("--face", action="store_true", help="show the model the face crop only")
@@ -66,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         raise ParamsError(f"--frames {args.frames}: must be at least 1")
     root = project_root()
     base = base_params(root, args.profile)
-    systems = args.system or ["internvl"]
+    systems = list(dict.fromkeys(args.system or ["internvl"]))
     for name in systems:
         if name not in base.models:
             raise ParamsError(f"--system {name}: choose from {sorted(base.models)}")
@@ -75,9 +90,12 @@ def run(args: argparse.Namespace) -> int:
     table = Path(args.table) if args.table else None
     clips = clips_from_paths([Path(p) for p in args.paths], table=table)
     outputs = root / base.outputs
+    out = args.out.absolute()
+    clips = _with_words(args, base, clips, root)
     rows = []
     for name in systems:
         with (
+            contextlib.chdir(root),  # where a profile's paths begin
             open_engine(base.models[name], name=name, cache=outputs / "models") as engine,
             Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger,
         ):
@@ -91,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
                 view="face" if args.face else "whole",
                 face=FaceParams() if args.face else None,
             )
-    write_jsonl(args.out, (row.to_json() for row in rows))
+    write_jsonl(out, (row.to_json() for row in rows))
     print(
         format_table(
             ["clip", "system", "labels", "description"],
@@ -100,9 +118,7 @@ def run(args: argparse.Namespace) -> int:
                     row.name,
                     row.system,
                     ", ".join(row.labels) or "-",
-                    f"ERROR {row.error}"
-                    if row.error
-                    else json.dumps(row.description, ensure_ascii=False)[1:-1],
+                    f"ERROR {row.error}" if row.error else row.description,
                 ]
                 for row in rows
             ],
@@ -112,3 +128,21 @@ def run(args: argparse.Namespace) -> int:
     failed = sum(row.status == "error" for row in rows)
     print(f"\n{len(rows)} rows, {failed} with an error -> {args.out}")
     return 1 if failed else 0
+
+
+def _with_words(args: argparse.Namespace, base: Any, clips: list[Any], root: Path) -> list[Any]:
+    """Hear what is missing, when there is a model to hear with."""
+    from emolib.ledger import Ledger
+    from emolib.words import with_words, words_summary
+
+    given = Path(args.asr).expanduser()
+    chosen = {"model": str(given.absolute()) if given.exists() else args.asr} if args.asr else {}
+    chosen |= {"language": args.language} if args.language else {}
+    asr = base.asr.model_copy(update=chosen)
+    if not asr.model:
+        return clips
+    file = root / base.outputs / args.profile / "ledger" / "words.jsonl"
+    with contextlib.chdir(root), Ledger(file) as ledger:
+        clips = with_words(clips, asr, ledger)
+    print("words:", ", ".join(f"{source} {n}" for source, n in words_summary(clips).items()))
+    return clips

@@ -10,6 +10,6 @@
 
 from emolib.scoring.compare import Comparison, compare
 from emolib.scoring.grouping import Grouping, open_grouping
-from emolib.scoring.openset import Score, score
+from emolib.scoring.openset import Score, score, score_texts
 
-__all__ = ["Comparison", "Grouping", "Score", "compare", "open_grouping", "score"]
+__all__ = ["Comparison", "Grouping", "Score", "compare", "open_grouping", "score", "score_texts"]

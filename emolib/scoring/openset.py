@@ -13,16 +13,21 @@ Source: MERTools 89120b7, ``MER2024/main-ov.py:52-99``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import repeat
 from math import fsum
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from emolib.errors import ScoreError
+from emolib.labels import Mode
 from emolib.scoring import constant, uncertainty
+from emolib.scoring.columns import CHUNK, parse_column
 from emolib.scoring.encode import LabelSets, distinct, encode, overlap
 from emolib.scoring.grouping import Assignment, Grouped, Grouping
 
@@ -106,7 +111,12 @@ def score_means(means: np.ndarray) -> np.ndarray:
 
 def exact_means(columns: np.ndarray) -> np.ndarray:
     """Column means without rounding drift: the order of clips cannot change the last digit."""
-    return np.array([fsum(column) / len(columns) for column in columns.T.tolist()])
+    return np.array(
+        [
+            column[0] if (column == column[0]).all() else fsum(column.tolist()) / len(column)
+            for column in columns.T
+        ]
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +138,9 @@ class Score:
         wheel: Wheel scores (``m1``, ``m2``, ``m3_level1``, ``m3_level2``, ``ranking``) or None.
         resamples: Bootstrap resamples behind ``ci95``.
         seed: Their seed.
+        clips: Names of the clips, in the gold's order.
+        columns: float64 [clips, 3 * views + 1], what the scores are means of.
+        shared: The groups do not depend on the clip or the system.
     """
 
     n: int
@@ -144,12 +157,20 @@ class Score:
     wheel: dict[str, Any] | None
     resamples: int
     seed: int
-    data: ScoreData = field(repr=False)
+    clips: list[str] = field(repr=False)
+    columns: np.ndarray = field(repr=False)
+    shared: bool = field(repr=False)
+    source: Callable[[], ScoreData] = field(repr=False)
+
+    @cached_property
+    def data(self) -> ScoreData:
+        """Labels and groups of every clip, looked up again when first asked for."""
+        return self.source()
 
     @cached_property
     def intervals(self) -> uncertainty.Intervals:
         """Bootstrap over clips, in the order of ``METRICS``."""
-        return uncertainty.bootstrap(self.data.columns, score_means, self.resamples, self.seed)
+        return uncertainty.bootstrap(self.columns, score_means, self.resamples, self.seed)
 
     @cached_property
     def ci95(self) -> dict[str, list[float]]:
@@ -281,72 +302,161 @@ def score(
             the grouping cannot group a clip.
     """
     clips, dropped = _match_names(gold, pred, missing, extra)
-    empty = [name for name in clips if not len(gold[name])]
-    if empty and empty_gold == "error":
-        raise ScoreError(
-            f"{len(empty)} clips have no gold label (first: {empty[0]!r}), so recall is "
-            "undefined: fix the gold file or drop them by name (--empty-gold drop)"
-        )
-    if empty:
-        without = set(empty)
-        clips = [name for name in clips if name not in without]
-        dropped["empty_gold_dropped"] = len(empty)
-    if not clips:
-        raise ScoreError("no clip left to score: gold and predictions share no usable name")
+    clips = _with_gold(clips, [len(gold[name]) for name in clips], empty_gold, dropped)
     nothing: tuple[str, ...] = ()
-    gold_sets, pred_sets, vocab = encode(
-        map(gold.__getitem__, clips), [pred.get(name, nothing) for name in clips]
-    )
-    return score_sets(
-        clips, gold_sets, pred_sets, vocab, grouping, resamples=resamples, seed=seed, names=dropped
-    )
+    encoded = encode(map(gold.__getitem__, clips), [pred.get(name, nothing) for name in clips])
+    part, data = _measure(clips, *encoded, grouping)
+    return _score(clips, [part], lambda: data, grouping, dropped, resamples, seed)
 
 
-def score_sets(
-    clips: list[str],
-    gold: LabelSets,
-    pred: LabelSets,
-    vocab: list[str],
+def score_texts(
+    gold: Mapping[str, object],
+    pred: Mapping[str, object],
     grouping: Grouping,
     *,
+    mode: Mode = "tolerant",
+    missing: Literal["error", "drop", "zero"] = "error",
+    extra: Literal["error", "drop"] = "error",
+    empty_gold: Literal["error", "drop"] = "error",
     resamples: int = 10_000,
     seed: int = 0,
-    names: dict[str, int] | None = None,
 ) -> Score:
-    """Score encoded labels; :func:`score` is the door for dictionaries of lists.
+    """Parse and score label texts; :func:`score` on parsed labels gives the same numbers.
+
+    Works through the clips in blocks on all processors: a million clips take seconds and
+    little memory beyond the texts themselves.
+
+    Args:
+        gold: Clip name -> text, e.g. ``"['happy', 'sad']"``.
+        pred: Clip name -> text.
+        grouping: See :func:`score`.
+        mode: Parser, see :func:`emolib.labels.parse_labels`.
+        missing: See :func:`score`.
+        extra: See :func:`score`.
+        empty_gold: See :func:`score`.
+        resamples: See :func:`score`.
+        seed: See :func:`score`.
 
     Raises:
-        ScoreError: the grouping cannot group a clip, or knows no gold label at all.
+        ScoreError: see :func:`score`; also a text on which the official parser crashes.
     """
+    clips, dropped = _match_names(gold, pred, missing, extra)
+    starts = range(0, len(clips), CHUNK)
+    blank = repeat("")
+
+    def work(start: int) -> tuple[_Part, int]:
+        names = clips[start : start + CHUNK]
+        columns = [parse_column(list(map(side.get, names, blank)), mode) for side in (gold, pred)]
+        for column, title in zip(columns, ("gold", "predicted"), strict=True):
+            if column.unparsed and mode == "mer2024":
+                raise ScoreError(
+                    f"{title} labels of {names[column.unparsed[0]]!r} have no '[', on which the "
+                    "official parser crashes: write ['a', 'b'], or parse tolerantly"
+                )
+        texts = columns[0].lengths > 0
+        kept = names
+        if not texts.all():
+            kept = _with_gold(names, columns[0].lengths.tolist(), empty_gold, {})
+        index: dict[str, int] = {}
+        sets: list[LabelSets] = []
+        for column in columns:
+            numbers = [index.setdefault(label, len(index)) for label in column.vocab]
+            codes = np.array(numbers, np.int64)[column.codes]
+            lengths = column.lengths
+            if len(kept) < len(names):
+                codes, lengths = codes[np.repeat(texts, lengths)], lengths[texts]
+            sets.append(LabelSets(codes, np.concatenate([[0], np.cumsum(lengths)])))
+        return _measure(kept, sets[0], sets[1], list(index), grouping)[0], len(columns[1].unparsed)
+
+    if len(starts) < 2:
+        done = [work(start) for start in starts]
+    else:
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            done = list(pool.map(work, starts))
+    parts = [part for part, _ in done]
+    scored = [name for part in parts for name in part.clips]
+
+    def whole() -> ScoreData:
+        sides = [
+            parse_column([side.get(name, "") for name in scored], mode) for side in (gold, pred)
+        ]
+        return _measure(scored, *encode(*(side.lists() for side in sides)), grouping)[1]
+
+    if lost := len(clips) - len(scored):
+        dropped["empty_gold_dropped"] = lost
+    if unparsed := sum(count for _, count in done):
+        dropped["unparsed_predictions"] = unparsed
+    return _score(scored, parts, whole, grouping, dropped, resamples, seed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What a block of clips contributes to a score; small, however many labels there are."""
+
+    clips: list[str]
+    columns: np.ndarray
+    tables: dict[str, np.ndarray]
+    known: tuple[int, int, int, int]
+
+
+def _measure(
+    clips: list[str], gold: LabelSets, pred: LabelSets, vocab: list[str], grouping: Grouping
+) -> tuple[_Part, ScoreData]:
+    """Group the labels of some clips and count."""
+    gold, pred = gold.once(), pred.once()
     grouped = grouping.assign(clips, gold, pred, vocab)
-    rows = gold.rows(), pred.rows()
+    rows = gold.rows, pred.rows
     n = len(clips)
     counts = [count_groups(view, *rows, n) for view in grouped.views]
-    if not all(c.valid.any() for c in counts):
+    columns = np.column_stack([columns_of(counts), np.diff(pred.offsets)])
+    tables = {
+        name: columns_of([count_groups(view, *rows, n) for view in views])
+        for name, views in grouped.tables.items()
+    }
+    sides = grouped.known_gold, grouped.known_pred
+    data = ScoreData(clips, gold, pred, vocab, grouped, grouping.shared, counts, columns)
+    known = [int(x) for side in sides for x in (side.sum(), len(side))]
+    return _Part(clips, columns, tables, (known[0], known[1], known[2], known[3])), data
+
+
+def _score(
+    clips: list[str],
+    parts: Sequence[_Part],
+    source: Callable[[], ScoreData],
+    grouping: Grouping,
+    names: dict[str, int],
+    resamples: int,
+    seed: int,
+) -> Score:
+    if not clips:
+        raise ScoreError("no clip left to score: gold and predictions share no usable name")
+    columns = np.concatenate([part.columns for part in parts])
+    if not columns[:, 2:-1:3].any(axis=0).all():
         raise ScoreError(
             f"grouping {grouping.name} ({grouping.version}) knows none of the gold labels"
         )
-    size = max(len(vocab), 1)
-    n_labels = np.bincount(distinct(rows[1], pred.codes, size) // size, minlength=n)
-    columns = np.column_stack([columns_of(counts), n_labels])
     accuracy, recall, avg, f1, labels_per_clip = score_means(exact_means(columns)).tolist()
-    known = grouped.known_gold, grouped.known_pred
+    known = np.array([part.known for part in parts]).sum(axis=0)
+    gold, pred = known[:2], known[2:]
     return Score(
-        n=n,
+        n=len(clips),
         accuracy=accuracy,
         recall=recall,
         avg=avg,
         f1=f1,
         labels_per_clip=labels_per_clip,
-        coverage=_share(known[0].sum() + known[1].sum(), len(known[0]) + len(known[1])),
-        coverage_gold=_share(known[0].sum(), len(known[0])),
-        coverage_pred=_share(known[1].sum(), len(known[1])),
+        coverage=_share(*(gold + pred)),
+        coverage_gold=_share(*gold),
+        coverage_pred=_share(*pred),
         grouping={"name": grouping.name, "version": grouping.version},
-        names=names or {},
-        wheel=_wheel_tables(grouped, rows, n, grouping),
+        names=names,
+        wheel=_wheel_tables(parts, grouping),
         resamples=resamples,
         seed=seed,
-        data=ScoreData(clips, gold, pred, vocab, grouped, grouping.shared, counts, columns),
+        clips=clips,
+        columns=columns,
+        shared=grouping.shared,
+        source=source,
     )
 
 
@@ -354,16 +464,14 @@ def _share(part: int, whole: int) -> float:
     return float(part / whole) if whole else 1.0
 
 
-def _wheel_tables(
-    grouped: Grouped, rows: tuple[np.ndarray, np.ndarray], n: int, grouping: Grouping
-) -> dict[str, Any] | None:
+def _wheel_tables(parts: Sequence[_Part], grouping: Grouping) -> dict[str, Any] | None:
     """Scores of every further table, and the year's ranking score."""
-    if not grouped.tables:
+    if not parts[0].tables:
         return None
     tables: dict[str, Any] = {}
-    for name, views in grouped.tables.items():
-        columns = columns_of([count_groups(view, *rows, n) for view in views])
-        means = exact_means(np.column_stack([columns, np.zeros(n)]))
+    for name in parts[0].tables:
+        columns = np.concatenate([part.tables[name] for part in parts])
+        means = exact_means(np.column_stack([columns, np.zeros(len(columns))]))
         precision, recall, _, f1, _ = score_means(means).tolist()
         tables[name] = {"f1": f1, "precision": precision, "recall": recall}
     ranked: Sequence[str] = getattr(grouping, "ranked_by", ())
@@ -371,9 +479,27 @@ def _wheel_tables(
     return tables
 
 
+def _with_gold(
+    clips: list[str], lengths: list[int], empty_gold: str, dropped: dict[str, int]
+) -> list[str]:
+    """Clips that have gold labels; the others are an error, or are counted in ``dropped``."""
+    if empty_gold not in ("error", "drop"):
+        raise ValueError(f"empty_gold={empty_gold!r}: choose error or drop")
+    kept = [name for name, length in zip(clips, lengths, strict=True) if length]
+    if (lost := len(clips) - len(kept)) and empty_gold == "error":
+        first = next(name for name, length in zip(clips, lengths, strict=True) if not length)
+        raise ScoreError(
+            f"{lost} clips have no gold label (first: {first!r}), so recall is undefined: fix "
+            "the gold file or drop them by name (--empty-gold drop)"
+        )
+    if lost:
+        dropped["empty_gold_dropped"] = lost
+    return kept
+
+
 def _match_names(
-    gold: Mapping[str, Sequence[str]],
-    pred: Mapping[str, Sequence[str]],
+    gold: Mapping[str, object],
+    pred: Mapping[str, object],
     missing: str,
     extra: str,
 ) -> tuple[list[str], dict[str, int]]:
