@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from emolib.params.media import FaceParams
+from emolib.params.media import AsrParams, FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
 from emolib.params.training import LoraParams
 
@@ -24,6 +24,7 @@ class StageParams(Schema):
         data: The clips.
         split: Only clips of this split; "" = all.
         models: Models by the names the stages call them.
+        asr: How words are heard where no official subtitle is known; no model = they stay unknown.
         outputs: Folder of all runs, relative to the project root.
         run_dir: This run's folder; "" makes a new one under ``outputs``.
     """
@@ -36,6 +37,7 @@ class StageParams(Schema):
     data: DataParams = DataParams()
     split: str = ""
     models: dict[str, ModelParams] = Field(default_factory=dict)
+    asr: AsrParams = AsrParams()
     outputs: str = "outputs"
     run_dir: str = ""
 
