@@ -99,4 +99,17 @@ AFFECTGPT = Prompt(
     f"{_PAPER}, section 2.2; the stray quotation mark before 'Close your ears' is dropped",
 )
 
-ALL: dict[str, Prompt] = {p.name: p for p in (ZERO_SHOT, CAPTION, SIMILARITY, AFFECTGPT)}
+EXTRACT = Prompt(
+    "extract",
+    "Please assume the role of an expert in the field of emotions. We provide clues that may be "
+    "related to the emotions of the characters. Based on the provided clues, please identify the "
+    "emotional states of the main characters. Please separate different emotional categories "
+    "with commas and output only the clearly identifiable emotional categories in a list format. "
+    "If none are identified, please output an empty list. Input: We cannot recognize his "
+    "emotional state; Output: [] Input: His emotional state is happy, sad, and angry; Output: "
+    "[happy, sad, angry] Input: {reason}; Output: ",
+    "MERTools MER2025_Track23/toolkit/utils/chatgpt.py:936, description to labels; the paper "
+    "(section 2.2) names InternVL as the model and prints no prompt",
+)
+
+ALL: dict[str, Prompt] = {p.name: p for p in (ZERO_SHOT, CAPTION, SIMILARITY, AFFECTGPT, EXTRACT)}

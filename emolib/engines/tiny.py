@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,9 @@ def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
 
     Args:
         family: "internvl" (``InternVLForConditionalGeneration``: InternViT, pixel shuffle,
-            Llama; 4 visual tokens a tile) or "llava" (``LlavaForConditionalGeneration``:
-            CLIP, Llama; 16 visual tokens an image).
+            Llama; 4 visual tokens a tile), "llava" (``LlavaForConditionalGeneration``:
+            CLIP, Llama; 16 visual tokens an image) or "affectgpt"
+            (:mod:`emolib.models.affectgpt.tiny`).
         folder: Where the checkpoint goes. It appears complete or not at all.
         seed: Seed of the weights; same seed, same bytes.
 
@@ -96,6 +97,10 @@ def tiny_folder(family: str, cache: Path, seed: int = 0) -> Path:
     if family not in FAMILIES:
         raise ParamsError(f"tiny model {family!r} is not known; choose from {sorted(FAMILIES)}")
     recipe = Path(__file__).read_bytes() + Path(prompts.__file__).read_bytes()
+    if family == "affectgpt":
+        from emolib.models.affectgpt import tiny
+
+        recipe += Path(tiny.__file__).read_bytes()
     folder = Path(cache) / f"tiny-{family}-{seed}-{hashlib.sha256(recipe).hexdigest()[:7]}"
     if not folder.is_dir():
         try:
@@ -115,7 +120,7 @@ def _internvl(folder: Path, seed: int) -> None:
         InternVLVideoProcessor,
     )
 
-    tokenizer = _tokenizer(
+    tokenizer = train_tokenizer(
         [
             "<|endoftext|>",
             "<|im_start|>",
@@ -163,13 +168,13 @@ def _internvl(folder: Path, seed: int) -> None:
             "layer_scale_init_value": 1.0,
             "use_mean_pooling": True,
         },
-        text_config=_llama(tokenizer),
+        text_config=llama_sizes(tokenizer),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=visual_tokens,
         downsample_ratio=0.5,
         tie_word_embeddings=False,
     )
-    _save(InternVLForConditionalGeneration, config, processor, tokenizer, folder, seed)
+    save_random(InternVLForConditionalGeneration, config, processor, tokenizer, folder, seed)
 
 
 def _llava(folder: Path, seed: int) -> None:
@@ -180,7 +185,7 @@ def _llava(folder: Path, seed: int) -> None:
         LlavaProcessor,
     )
 
-    tokenizer = _tokenizer(
+    tokenizer = train_tokenizer(
         ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
         pad_token="<pad>",
         bos_token="<s>",
@@ -211,19 +216,30 @@ def _llava(folder: Path, seed: int) -> None:
             "patch_size": _PATCH,
             "projection_dim": 32,
         },
-        text_config=_llama(tokenizer),
+        text_config=llama_sizes(tokenizer),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
         tie_word_embeddings=False,
     )
-    _save(LlavaForConditionalGeneration, config, processor, tokenizer, folder, seed)
+    save_random(LlavaForConditionalGeneration, config, processor, tokenizer, folder, seed)
 
 
-FAMILIES: dict[str, Callable[[Path, int], None]] = {"internvl": _internvl, "llava": _llava}
+def _affectgpt(folder: Path, seed: int) -> None:
+    from emolib.models.affectgpt.tiny import build
+
+    build(folder, seed)
 
 
-def _llama(tokenizer: Any) -> dict[str, object]:
+FAMILIES: dict[str, Callable[[Path, int], None]] = {
+    "internvl": _internvl,
+    "llava": _llava,
+    "affectgpt": _affectgpt,
+}
+
+
+def llama_sizes(tokenizer: Any) -> dict[str, object]:
+    """A language model of some 200,000 weights over a tokenizer's vocabulary."""
     return {
         "model_type": "llama",
         "vocab_size": len(tokenizer),
@@ -239,8 +255,14 @@ def _llama(tokenizer: Any) -> dict[str, object]:
     }
 
 
-def _tokenizer(special: list[str], **names: Any) -> Any:
-    """Byte-level BPE over the project's own prompts: every Unicode text round-trips."""
+def train_tokenizer(special: list[str], more: Iterable[str] = (), **names: Any) -> Any:
+    """Byte-level BPE over the project's own prompts: every Unicode text round-trips.
+
+    Args:
+        special: Special tokens; they come first.
+        more: Further texts it should write in few tokens.
+        **names: For ``PreTrainedTokenizerFast``.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -253,7 +275,8 @@ def _tokenizer(special: list[str], **names: Any) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    bpe.train_from_iterator([p.template for p in prompts.ALL.values()] + list(_ANSWERS), trainer)
+    texts = [p.template for p in prompts.ALL.values()] + [*_ANSWERS, *more]
+    bpe.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         model_max_length=_CONTEXT,
@@ -263,9 +286,10 @@ def _tokenizer(special: list[str], **names: Any) -> Any:
     )
 
 
-def _save(
+def save_random(
     architecture: Any, config: Any, processor: Any, tokenizer: Any, folder: Path, seed: int
 ) -> None:
+    """Write a model of random weights with its processor; same seed, same weights."""
     import torch
     from transformers import GenerationConfig
 

@@ -1,0 +1,94 @@
+"""The trained part of AffectGPT as a file of its own: 0.18 GB instead of the whole model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+
+from emolib.errors import EngineError, MissingModelError
+from emolib.files import write_atomic
+from emolib.models.affectgpt.modeling import TRAINED, AffectGPTForConditionalGeneration
+
+BRANCHES = "branches.safetensors"
+#: Tensors and numbers of the paper's trainable set, at the published sizes.
+PUBLISHED = (116, 44_959_744)
+
+
+def check_trainable(model: AffectGPTForConditionalGeneration) -> tuple[int, int]:
+    """Make sure that exactly the paper's set is trained: both branches whole, nothing else.
+
+    Returns:
+        (tensors, numbers): :data:`PUBLISHED` at the published sizes.
+
+    Raises:
+        EngineError: another set; names what is missing and what is too much.
+    """
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    wanted = set(model.freeze_towers())  # raises where the branches themselves are odd
+    if trained != wanted:
+        raise EngineError(
+            f"not the paper's trainable set: {_some(wanted - trained)} frozen, "
+            f"{_some(trained - wanted)} trained besides the branches"
+        )
+    numbers = sum(p.numel() for name, p in model.named_parameters() if name in wanted)
+    found = len(wanted), numbers
+    if _is_full_size(model) and found != PUBLISHED:
+        raise EngineError(f"{found} trainable tensors and numbers, published are {PUBLISHED}")
+    return found
+
+
+def save_branches(model: AffectGPTForConditionalGeneration, path: Path) -> Path:
+    """Write both branches, atomically."""
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+        if name.startswith(TRAINED)
+    }
+    return write_atomic(path, save(tensors))
+
+
+def load_branches(model: AffectGPTForConditionalGeneration, path: Path) -> None:
+    """Put trained branches into a model, in place.
+
+    Raises:
+        MissingModelError: no such file, or damaged.
+        EngineError: branches of another model: names or shapes differ.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise MissingModelError(f"{path}: no trained branches to be read: {error}") from None
+    own = {name: t for name, t in model.state_dict().items() if name.startswith(TRAINED)}
+    odd = set(own.keys() ^ tensors.keys())
+    odd |= {name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape}
+    if odd:
+        raise EngineError(f"{path} does not fit this model: {_some(odd)} differ")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(tensors[name])
+
+
+def _is_full_size(model: AffectGPTForConditionalGeneration) -> bool:
+    config = model.config
+    sizes = [
+        (c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.encoder_hidden_size)
+        for c in (config.video_qformer_config, config.audio_qformer_config)
+    ]
+    queries = (
+        config.video_qformer_config.num_query_tokens,
+        config.audio_qformer_config.num_query_tokens,
+    )
+    return (
+        sizes == [(768, 3072, 2, 768), (768, 3072, 2, 1024)]
+        and queries == (32, 8)
+        and (config.max_frames, config.max_clips) == (32, 8)
+        and config.text_config.hidden_size == 4096
+    )
+
+
+def _some(names: set[str]) -> str:
+    shown = ", ".join(sorted(names)[:2])
+    return f"{len(names)} ({shown}{', …' if len(names) > 2 else ''})" if names else "none"

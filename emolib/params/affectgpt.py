@@ -1,0 +1,64 @@
+"""Parameters of AffectGPT's training stage (paper section 2.2, system S5)."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from emolib.params.schemas import Schema
+
+#: What of a clip a prediction may see.
+Perspective = Literal["all", "video", "audio", "text"]
+
+
+class SftParams(Schema):
+    """How the two Q-Former branches are trained. Defaults are the published recipe.
+
+    Attributes:
+        epochs: Epochs; validation loss and a checkpoint at the end of every ``save_epochs``.
+        steps_per_epoch: Optimiser steps an epoch (published: 1,000); 0 = as many as it takes
+            to see every described clip once.
+        save_epochs: Epochs between checkpoints. Every checkpoint's branches are kept (0.18 GB
+            at full size); a killed training goes on from the last.
+        batch_size: Rows a device computes together (paper: 4).
+        accumulate: Batches summed into one step.
+        processes: Processes of this machine, one a GPU (paper: 4).
+        learning_rate: First and highest rate.
+        min_learning_rate: Rate at the end of the cosine.
+        warmup_steps: Steps in which the rate rises. The published 1,000 were never run.
+        weight_decay: AdamW's; biases and LayerNorms are exempt.
+        max_grad_norm: Gradients are scaled down to this norm; 0 = never, as published.
+        max_length: Longest row in tokens. A longer row stops the training before it begins and
+            is named; the published 512 silently dropped 100 of EMER's 332 descriptions.
+        crop: Draw the published training crops; needs ``cache: false``, because a crop is
+            another picture each time.
+        cache: Encode every medium with the frozen towers once and keep the result, instead of
+            once an epoch.
+        gradient_checkpointing: Compute the language model's activations twice instead of
+            keeping them.
+        workers: Data-loading processes a GPU; 0 = none besides the training process.
+    """
+
+    epochs: int = Field(default=100, ge=1)
+    steps_per_epoch: int = Field(default=0, ge=0)
+    save_epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=4, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    processes: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=3.0e-5, gt=0)
+    min_learning_rate: float = Field(default=1.0e-5, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    max_grad_norm: float = Field(default=0.0, ge=0)
+    max_length: int = Field(default=1024, ge=1)
+    crop: bool = False
+    cache: bool = True
+    gradient_checkpointing: bool = True
+    workers: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _crops_are_not_cached(self) -> Self:
+        if self.crop and self.cache:
+            raise ValueError("crop: every crop is another picture: set cache: false with it")
+        return self

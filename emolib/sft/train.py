@@ -1,0 +1,390 @@
+"""Train AffectGPT's two branches in a process of its own: resumable, repeatable, strict."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emolib.engines.fingerprint import fingerprint
+from emolib.engines.swift_setup import ModelFolder, find_model
+from emolib.errors import DataError, ParamsError, TrainingError
+from emolib.files import read_json, write_json, write_jsonl
+from emolib.hashing import key_of, sha_file
+from emolib.params.affectgpt import SftParams
+from emolib.params.schemas import ModelParams
+from emolib.sft.data import Plan, check_lengths
+from emolib.training.process import COMPLETE, Progress, build_environment, run_worker
+
+BRANCHES = "branches.safetensors"
+TRAINABLE = "trainable.json"
+_RESULT, _REQUEST = "result.json", "request.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One kept state of the branches.
+
+    Attributes:
+        step: Optimiser steps done.
+        epoch: Epochs done.
+        file: The branches, for :class:`emolib.models.affectgpt.engine.AffectGPTEngine`.
+        eval_loss: Loss on the validation rows; None without any.
+    """
+
+    step: int
+    epoch: int
+    file: Path
+    eval_loss: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training left.
+
+    Attributes:
+        checkpoints: In time order.
+        history: One entry a step: ``step, epoch, loss, learning_rate, grad_norm``; at
+            checkpoints, with validation rows, also ``step, epoch, eval_loss``.
+        rows: Different rows trained on.
+        seen: Rows seen by source, over all epochs.
+        longest: Tokens of the longest row.
+        tensors: Trained tensors.
+        parameters: Numbers in them.
+        steps: Optimiser steps done.
+        seconds: Wall-clock time of the last run, start of the process included.
+        resumed_from: Step of the checkpoint the last run began from; 0 = from the start.
+        command: The last run's command line.
+    """
+
+    checkpoints: list[Checkpoint]
+    history: list[dict[str, float]]
+    rows: int
+    seen: dict[str, int]
+    longest: int
+    tensors: int
+    parameters: int
+    steps: int
+    seconds: float
+    resumed_from: int
+    command: list[str]
+
+    def choose(self, policy: str) -> list[Checkpoint]:
+        """Pick checkpoints without a look at test clips.
+
+        Args:
+            policy: "best" (lowest validation loss, the earlier of equals), "last", or epochs
+                "30-60": every checkpoint in that range, each to be tested by itself.
+
+        Raises:
+            ParamsError: another policy, "best" without validation, or no checkpoint in range.
+        """
+        if policy == "last":
+            return [self.checkpoints[-1]]
+        if policy == "best":
+            if any(c.eval_loss is None for c in self.checkpoints):
+                raise ParamsError("checkpoint: 'best' needs validation clips; there are none")
+            return [min(self.checkpoints, key=lambda c: (c.eval_loss, c.step))]
+        first, dash, last = policy.partition("-")
+        if not (dash and first.isdigit() and last.isdigit()):
+            raise ParamsError(f"checkpoint: {policy!r}: choose best, last or epochs like 30-60")
+        chosen = [c for c in self.checkpoints if int(first) <= c.epoch <= int(last)]
+        if not chosen:
+            have = [c.epoch for c in self.checkpoints]
+            raise ParamsError(f"checkpoint: no epoch in {policy}; there are checkpoints of {have}")
+        return chosen
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values without times and the machine's paths."""
+        kept = ("rows", "seen", "longest", "tensors", "parameters", "steps")
+        checkpoints = [
+            {"step": c.step, "epoch": c.epoch, "eval_loss": c.eval_loss} for c in self.checkpoints
+        ]
+        return {name: getattr(self, name) for name in kept} | {"checkpoints": checkpoints}
+
+
+def train_branches(
+    model: ModelParams,
+    sft: SftParams,
+    rows: Sequence[dict[str, Any]],
+    plan: Plan,
+    out: Path,
+    *,
+    val: Sequence[dict[str, Any]] = (),
+    features: Path | None = None,
+    seed: int = 0,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train exactly the paper's trainable set, or go on with it, or return a finished one.
+
+    ``swift sft`` runs in a subprocess (torchrun for several GPUs) that dies with this one. The
+    same call with the same ``out`` is safe at any time: a finished training is not repeated, a
+    killed one goes on from its last complete checkpoint with the losses it would have had.
+
+    With ``sft.cache`` the frozen towers run once over every picture, video and sound that is
+    not in ``features`` yet, on all GPUs, before the first step.
+
+    Args:
+        model: The converted AffectGPT (or Video-LLaMA) folder, or "tiny:affectgpt".
+        sft: How.
+        rows: From :func:`emolib.sft.data.clip_rows` and :func:`picture_rows`, clips first.
+        plan: Which row when, from :func:`emolib.sft.data.plan`.
+        out: Folder of this training: ``train.log``, checkpoints, ``result.json`` (written last).
+        val: Rows whose loss is computed at every checkpoint.
+        features: Folder of cached features, shared by all trainings of a project; None: ``out``.
+        seed: Seed of dropout and crops; the order is the plan's.
+        cache: Where tiny checkpoints are kept; None = ``outputs/models``.
+        progress: Called as ``progress(step, steps, entry)`` for every new history entry.
+
+    Raises:
+        DataError: rows longer than ``sft.max_length``, or a medium is unusable.
+        TrainingError: training failed (with the end of its log), or ``out`` holds a training
+            with other settings.
+        MissingModelError: the model is not on this machine.
+    """
+    begin = time.perf_counter()
+    out = Path(out).resolve()
+    found = find_model(model, cache)
+    longest = _check_rows(rows, val, plan, found, sft.max_length)
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with this process
+        except OSError:
+            raise TrainingError(f"another process is training in {out}") from None
+        request = _request(model, sft, found, rows, plan, val, seed)
+        _claim(out, request)
+        if (out / _RESULT).is_file():
+            return _read_result(out)
+        write_jsonl(out / "rows.jsonl", rows)
+        write_jsonl(out / "val.jsonl", val)
+        np.save(out / "order.npy", plan.order, allow_pickle=False)
+        resume = _last_checkpoint(out)
+        folder = (features or out / "features").resolve()
+        command = build_command(model, sft, found, len(rows), plan, bool(val), out, seed, resume)
+        environ = build_environment(model, out) | _media_environment(sft, folder)
+        run_worker(command, environ, out, plan.steps, progress)
+        last = _last_checkpoint(out)
+        at = 0 if last is None else _step_of(last)
+        if last is None or at != plan.steps:
+            raise TrainingError(f"training ended at step {at} of {plan.steps}; see {out}/train.log")
+        history = _history(last, plan.steps_per_epoch)
+        result = Trained(
+            checkpoints=_checkpoints(out, history, plan.steps_per_epoch),
+            history=history,
+            rows=len(rows),
+            seen=plan.seen,
+            longest=longest,
+            **read_json(out / TRAINABLE),
+            steps=plan.steps,
+            seconds=time.perf_counter() - begin,
+            resumed_from=_step_of(resume) if resume else 0,
+            command=command,
+        )
+        shutil.rmtree(out / "cache", ignore_errors=True)
+        write_json(out / _RESULT, _plain(result))
+        return result
+
+
+def build_command(
+    model: ModelParams,
+    sft: SftParams,
+    found: ModelFolder,
+    rows: int,
+    plan: Plan,
+    val: bool,
+    out: Path,
+    seed: int,
+    resume: Path | None,
+) -> list[str]:
+    """Write the worker's command line: our options, then ``swift sft``'s."""
+    every = sft.save_epochs * plan.steps_per_epoch
+    options: dict[str, object] = {
+        "model": found.path.resolve(),
+        "use_hf": True,
+        "model_type": "affectgpt",
+        "template": "affectgpt",
+        "torch_dtype": found.dtype if model.dtype == "auto" else model.dtype,
+        "attn_impl": model.attention or None,
+        # all of what ms-swift calls the aligner: the worker checks that it is the paper's set
+        "tuner_type": "full",
+        "freeze_llm": True,
+        "freeze_vit": True,
+        "freeze_aligner": False,
+        "dataset": out / "rows.jsonl",
+        "val_dataset": out / "val.jsonl" if val else None,
+        "split_dataset_ratio": 0,
+        "load_from_cache_file": False,
+        "dataset_num_proc": 1,
+        # the order is the plan's
+        "dataset_shuffle": False,
+        "train_dataloader_shuffle": False,
+        "dataloader_num_workers": sft.workers,
+        "strict": True,
+        "truncation_strategy": "delete",  # a row that is too long is an error under strict
+        "max_length": sft.max_length,
+        "lazy_tokenize": True,
+        "learning_rate": sft.learning_rate,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": json.dumps({"min_lr": sft.min_learning_rate}),
+        "warmup_steps": sft.warmup_steps,
+        "weight_decay": sft.weight_decay,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "max_grad_norm": sft.max_grad_norm,
+        "max_steps": plan.steps,
+        "per_device_train_batch_size": sft.batch_size,
+        "per_device_eval_batch_size": sft.batch_size,
+        "gradient_accumulation_steps": sft.accumulate,
+        "gradient_checkpointing": sft.gradient_checkpointing,
+        "seed": seed,
+        "data_seed": seed,
+        "save_strategy": "steps",
+        "save_steps": every,
+        "eval_strategy": "steps" if val else "no",
+        "eval_steps": every,
+        "logging_steps": 1,
+        "report_to": "none",
+        "push_to_hub": False,
+        "check_model": False,  # would ask a hub whether the weights are the newest
+        "output_dir": out,
+        "add_version": False,
+    }
+    command = [sys.executable, "-m", "emolib.sft.worker", "--parent", str(os.getpid())]
+    command += ["--processes", str(sft.processes), "--rows", str(rows)]
+    command += ["--order", str(out / "order.npy")]
+    if resume is not None:
+        command += ["--resume", str(resume)]
+    for name, value in options.items():
+        if value is not None:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            command += [f"--{name}", text]
+    return command
+
+
+def _media_environment(sft: SftParams, features: Path) -> dict[str, str]:
+    return {
+        "AFFECTGPT_CACHE": str(features) if sft.cache else "",
+        "AFFECTGPT_CROP": "1" if sft.crop else "",
+    }
+
+
+def _check_rows(
+    rows: Sequence[dict[str, Any]],
+    val: Sequence[dict[str, Any]],
+    plan: Plan,
+    found: ModelFolder,
+    max_length: int,
+) -> int:
+    from emolib.models.affectgpt import AffectGPTProcessor
+
+    if not rows or not (0 <= plan.order.min() and plan.order.max() < len(rows)):
+        raise DataError(f"the plan does not fit the {len(rows)} rows: make it from their counts")
+    processor = AffectGPTProcessor.from_pretrained(found.path)
+    return check_lengths([*rows, *val], processor, max_length)
+
+
+def _request(
+    model: ModelParams,
+    sft: SftParams,
+    found: ModelFolder,
+    rows: Sequence[dict[str, Any]],
+    plan: Plan,
+    val: Sequence[dict[str, Any]],
+    seed: int,
+) -> dict[str, Any]:
+    """Everything the trained weights depend on; media count by content, wherever they lie."""
+
+    def content(rows: Sequence[dict[str, Any]]) -> str:
+        return key_of(
+            rows=[
+                row | {kind: [sha_file(Path(p)) for p in row[kind]] for kind in ("videos", "audios")}
+                for row in rows
+            ]
+        )
+
+    return {
+        "weights": fingerprint(found.path),
+        "model": {name: getattr(model, name) for name in ("dtype", "attention")},
+        "recipe": sft.model_dump(mode="json", exclude={"cache", "workers"}),
+        "rows": content(rows),
+        "val": content(val),
+        "order": key_of(order=plan.order.tolist()),
+        "seed": seed,
+    }
+
+
+def _claim(out: Path, request: dict[str, Any]) -> None:
+    """Note in ``out`` what is trained there; refuse a folder that holds something else."""
+    file = out / _REQUEST
+    if not file.is_file():
+        write_json(file, request)
+        return
+    before = read_json(file)
+    if before != request:
+        parts = [k for k in request if before.get(k) != request[k]]
+        raise TrainingError(
+            f"{out} holds a training with other settings ({', '.join(parts)} differ): "
+            "use another folder or remove this one"
+        )
+
+
+def _last_checkpoint(out: Path) -> Path | None:
+    """The newest complete checkpoint; what a kill left half written is removed."""
+    complete = []
+    for folder in out.glob("checkpoint-*"):
+        if (folder / COMPLETE).is_file():
+            complete.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return max(complete, key=_step_of, default=None)
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def _history(checkpoint: Path, an_epoch: int) -> list[dict[str, float]]:
+    wanted = ("step", "loss", "learning_rate", "grad_norm", "eval_loss")
+    entries = read_json(checkpoint / "trainer_state.json")["log_history"]
+    kept = [e for e in entries if "loss" in e or "eval_loss" in e]
+    return [
+        {k: e[k] for k in wanted if k in e} | {"epoch": round(e["step"] / an_epoch, 4)}
+        for e in kept
+    ]
+
+
+def _checkpoints(
+    out: Path, history: Sequence[dict[str, float]], an_epoch: int
+) -> list[Checkpoint]:
+    losses = {int(e["step"]): e["eval_loss"] for e in history if "eval_loss" in e}
+    found = sorted((_step_of(folder), folder) for folder in out.glob("checkpoint-*"))
+    return [
+        Checkpoint(step, step // an_epoch, folder / BRANCHES, losses.get(step))
+        for step, folder in found
+    ]
+
+
+def _plain(result: Trained) -> dict[str, Any]:
+    values = asdict(result)
+    for entry in values["checkpoints"]:
+        entry["file"] = f"{entry['file'].parent.name}/{entry['file'].name}"
+    return values
+
+
+def _read_result(out: Path) -> Trained:
+    values = read_json(out / _RESULT)
+    values["checkpoints"] = [
+        Checkpoint(**entry | {"file": out / entry["file"]}) for entry in values["checkpoints"]
+    ]
+    return Trained(**values)
