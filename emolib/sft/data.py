@@ -76,7 +76,7 @@ def split_dataset(
         bare = [clip.name for clip in parts[name] if not getattr(clip, field)]
         if bare:
             raise DataError(f"{len(bare)} {name} clips without {field}, e.g. {bare[0]}")
-    about = {"test": test, "val": val, "seed": seed, "clips": len(clips)}
+    about = {"test": test, "val": val, "seed": seed, "of": len(clips)}
     write_split(file, [clip for part in parts.values() for clip in part], **about)
     return Split(**parts, file=file)
 
