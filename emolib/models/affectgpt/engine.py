@@ -1,0 +1,242 @@
+"""AffectGPT behind the project's engine interface: requests in, descriptions out, in batches."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import itertools
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from emolib.engines.base import EngineBase, Reply, Request
+from emolib.engines.encode import media_fault
+from emolib.engines.fingerprint import fingerprint
+from emolib.engines.local import decoding_identity
+from emolib.engines.sampling import Sampler, request_seed
+from emolib.engines.swift_setup import find_model, one_line
+from emolib.errors import EmolibError, EngineError
+from emolib.hashing import sha_file
+from emolib.models.affectgpt.auto import AffectGPTForConditionalGeneration, AffectGPTProcessor
+from emolib.models.affectgpt.cache import pack_frames
+from emolib.models.affectgpt.prompts import AUDIO, STOP, VIDEO
+from emolib.models.affectgpt.trained import load_branches
+from emolib.params.schemas import ModelParams
+
+_REMEMBERED = 64  # media whose tower outputs are kept, 0.8 MB each at full size
+
+
+class AffectGPTEngine(EngineBase):
+    """Answers in the order asked, ``batch_size`` at a time; rows may hold any modalities.
+
+    A request's prompt is finished (:func:`emolib.models.affectgpt.prompts.build_prompt`): with
+    ``<ImageHere>`` it brings the frames of one video as its images (a single image is a still
+    picture), with ``<AudioHere>`` one sound. Frozen towers run once for media that follow each
+    other, so the perspectives of a clip cost one encoding.
+
+    Args:
+        params: The converted folder or "tiny:affectgpt"; ``adapters`` are not for this model.
+        name: Short name for tables.
+        branches: Trained branches put over the folder's own; None: as converted.
+        cache: Where tiny checkpoints are kept; None = ``outputs/models``.
+
+    Raises:
+        MissingModelError: model or branches not found.
+        EngineError: not an AffectGPT folder, or the branches do not fit it.
+    """
+
+    def __init__(
+        self,
+        params: ModelParams,
+        name: str,
+        branches: Path | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        found = find_model(params, cache)
+        dtype = found.dtype if params.dtype == "auto" else params.dtype
+        try:
+            model = AffectGPTForConditionalGeneration.from_pretrained(
+                found.path,
+                dtype=getattr(torch, dtype),
+                device_map=None if params.device == "cpu" else params.device,
+                attn_implementation=params.attention or None,
+            )
+            processor = AffectGPTProcessor.from_pretrained(found.path)
+        except EmolibError:
+            raise
+        except Exception as error:
+            raise EngineError(f"{params.model} cannot be loaded: {one_line(error)}") from error
+        if branches is not None:
+            load_branches(model, branches)
+        self.name = name
+        self._model: Any = model.eval()
+        self._processor: Any = processor
+        self._batch, self._decoding = params.batch_size, params.decoding
+        self._towers: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self.identity = {
+            "engine": "affectgpt",
+            "model": params.model if params.model.startswith("tiny:") else found.path.name,
+            "weights": fingerprint(found.path),
+            "branches": sha_file(branches)[:16] if branches else "",
+            "dtype": dtype,
+            "decoding": decoding_identity(params.decoding),
+        }
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """See :meth:`emolib.engines.base.Engine.stream`."""
+        if self._model is None:
+            raise EngineError(f"engine {self.name!r} is closed")
+        source = iter(requests)
+        while batch := list(itertools.islice(source, self._batch)):
+            yield from self._answer(batch)
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._model = None
+        self._towers.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _answer(self, batch: list[Request]) -> Iterator[Reply]:
+        start = time.perf_counter()
+        faults = {i: fault for i, request in enumerate(batch) if (fault := _fault(request))}
+        good = [request for i, request in enumerate(batch) if i not in faults]
+        answers: list[Reply] = []
+        if good:
+            try:
+                answers = self._generate(good)
+            except Exception as error:
+                answers = self._one_by_one(good, error)
+        seconds = (time.perf_counter() - start) / len(batch)
+        left = iter(answers)
+        for i, request in enumerate(batch):
+            reply = Reply(request.id, error=faults[i]) if i in faults else next(left)
+            yield Reply(
+                request.id,
+                text=reply.text,
+                error=reply.error,
+                finish_reason=reply.finish_reason,
+                prompt_tokens=reply.prompt_tokens,
+                new_tokens=reply.new_tokens,
+                seconds=seconds,
+            )
+
+    def _one_by_one(self, batch: list[Request], error: Exception) -> list[Reply]:
+        """Answer singly after a batch failed as a whole (memory, one odd medium)."""
+        if len(batch) == 1:
+            return [Reply(batch[0].id, error=one_line(error))]
+        replies = []
+        for request in batch:
+            try:
+                replies += self._generate([request])
+            except Exception as own:
+                replies.append(Reply(request.id, error=one_line(own)))
+        return replies
+
+    @torch.inference_mode()
+    def _generate(self, batch: list[Request]) -> list[Reply]:
+        model, processor, decoding = self._model, self._processor, self._decoding
+        inputs: dict[str, Any] = dict(_padded(processor, [r.prompt for r in batch], model.device))
+        if videos := [self._frames(r.images) for r in batch if r.images]:
+            inputs |= {k: v.to(model.device) for k, v in pack_frames(videos).items()}
+        sounds = [self._sound(r.audio[0], r.sample_rate) for r in batch if r.audio]
+        if sounds:
+            inputs["clip_features"] = torch.stack(sounds).to(model.device)
+        length = inputs["input_ids"].shape[1]
+        settings: dict[str, Any] = {}
+        if decoding.temperature > 0:
+            seeds = [request_seed(decoding.seed, request) for request in batch]
+            settings["logits_processor"] = [Sampler(decoding, seeds)]
+        out = model.generate(
+            **inputs,
+            **settings,
+            do_sample=False,  # Sampler perturbs the logits
+            max_new_tokens=decoding.max_new_tokens,
+            repetition_penalty=decoding.repetition_penalty,
+            stop_strings=[STOP, *decoding.stop],
+            tokenizer=processor.tokenizer,
+        )
+        texts = processor.tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)
+        return [
+            self._reply(request, text, out[row, length:], int(inputs["attention_mask"][row].sum()))
+            for row, (request, text) in enumerate(zip(batch, texts, strict=True))
+        ]
+
+    def _reply(self, request: Request, text: str, ids: torch.Tensor, prompt: int) -> Reply:
+        ends = [at for stop in (STOP, *self._decoding.stop) if (at := text.find(stop)) >= 0]
+        eos = self._processor.tokenizer.eos_token_id
+        ended = bool(ends) or bool((ids == eos).any())
+        return Reply(
+            request.id,
+            text=text[: min(ends)].strip() if ends else text.strip(),
+            finish_reason="stop" if ended else "length",
+            prompt_tokens=prompt,
+            new_tokens=int((ids != eos).sum()),
+        )
+
+    def _frames(self, images: tuple[np.ndarray, ...]) -> torch.Tensor:
+        """Image tower's output of one video or still: float [frames, tokens, width]."""
+        clip = images[0] if len(images) == 1 else np.stack(images)
+
+        def encode() -> torch.Tensor:
+            pixels = self._processor.video_processor([clip])["pixel_values_videos"]
+            return self._model.encode_frames(pixels.to(self._model.device))[0]
+
+        return self._remembered(clip, encode)
+
+    def _sound(self, samples: np.ndarray, rate: int) -> torch.Tensor:
+        """Audio tower's output of one recording: float [clips, width]."""
+
+        def encode() -> torch.Tensor:
+            mel = self._processor.feature_extractor([samples], rate)["input_features"]
+            return self._model.encode_clips(mel.to(self._model.device))[0]
+
+        return self._remembered(samples, encode)
+
+    def _remembered(self, array: np.ndarray, encode: Any) -> torch.Tensor:
+        digest = hashlib.sha256(f"{array.shape} {array.dtype}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+        key = digest.hexdigest()
+        if key not in self._towers:
+            self._towers[key] = encode().cpu()
+            while len(self._towers) > _REMEMBERED:
+                self._towers.popitem(last=False)
+        self._towers.move_to_end(key)
+        return self._towers[key]
+
+
+def _fault(request: Request) -> str:
+    """What is wrong with a request; "" when nothing is."""
+    if fault := media_fault(request):
+        return fault
+    if request.system is not None:
+        return "AffectGPT takes no system message"
+    for kind, token, given in (
+        ("video", VIDEO, bool(request.images)),
+        ("sound", AUDIO, bool(request.audio)),
+    ):
+        if request.prompt.count(token) != given:
+            return f"the prompt has {request.prompt.count(token)} {token} for {int(given)} {kind}"
+    if len(request.audio) > 1:
+        return f"{len(request.audio)} sounds; AffectGPT takes one"
+    if len({image.shape for image in request.images}) > 1:
+        return "frames of different sizes"
+    return ""
+
+
+def _padded(processor: Any, prompts: list[str], device: torch.device) -> dict[str, torch.Tensor]:
+    """Prompts as ids, padded on the left."""
+    rows = [processor.encode([(prompt, None)])[0] for prompt in prompts]
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), processor.tokenizer.pad_token_id)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for row, found in enumerate(rows):
+        ids[row, longest - len(found) :] = torch.tensor(found)
+        mask[row, longest - len(found) :] = 1
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}

@@ -1,0 +1,158 @@
+"""What AffectGPT says of clips, from every perspective, with the prompt it was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emolib.datasets.clip import Clip
+from emolib.engines.base import Engine, Request
+from emolib.errors import DataError, MediaError
+from emolib.extraction import from_text
+from emolib.hashing import is_unchanged, key_of, sha_file
+from emolib.inference import Task, ask
+from emolib.ledger import Ledger
+from emolib.media.video import probe
+from emolib.models.affectgpt.media import read_clip, read_sound
+from emolib.models.affectgpt.prompts import build_prompt
+from emolib.params.affectgpt import Perspective
+from emolib.predict import Prediction
+
+
+def describe(
+    clips: Sequence[Clip],
+    engine: Engine,
+    ledger: Ledger,
+    *,
+    system: str,
+    views: Sequence[Perspective] = ("all", "video", "audio", "text"),
+    preset: str = "paper",
+) -> dict[Perspective, list[Prediction]]:
+    """Describe every clip from every perspective; a perspective sees nothing of the others.
+
+    The perspectives of a clip are asked one after the other, so that it is decoded once. What a
+    clip lacks (sound, words) is left out of its prompt, as in training; a perspective of which
+    nothing is there has an empty description and says why in ``info["absent"]``.
+
+    Args:
+        clips: The clips; one that cannot be read gives predictions with its error.
+        engine: An :class:`emolib.models.affectgpt.engine.AffectGPTEngine`.
+        ledger: Finds and keeps the answers.
+        system: Name in tables; a single modality is added to it.
+        views: Perspectives.
+        preset: The training prompt's name.
+
+    Returns:
+        Perspective -> one prediction a clip, in order. Labels are found without an LLM.
+    """
+    tasks: list[Task] = []
+    absent: dict[str, str] = {}
+    for clip in clips:
+        for view in views:
+            made = _task(clip, view, preset)
+            if isinstance(made, Task):
+                tasks.append(made)
+            else:
+                absent[_id(clip, view)] = made
+    rows = ask(tasks, engine, ledger, system)
+    return {
+        view: [
+            _prediction(
+                *(clip, view, system, preset, engine),
+                rows.get(_id(clip, view)),
+                absent.get(_id(clip, view)),
+            )
+            for clip in clips
+        ]
+        for view in views
+    }
+
+
+def _id(clip: Clip, view: str) -> str:
+    return f"{clip.name}/{view}"
+
+
+def _task(clip: Clip, view: Perspective, preset: str) -> Task | str:
+    """The question, or why there is none."""
+    try:
+        sound = _sound_file(clip) if view in ("all", "audio") else None
+        files = {"video": clip.video} if view in ("all", "video") else {}
+        files |= {"audio": sound} if sound else {}
+        shas = {kind: sha_file(path) for kind, path in files.items()}
+    except OSError as error:
+        return f"error: {clip.video}: cannot be read: {error.strerror or error}"
+    words = clip.subtitle if view in ("all", "text") else None
+    if view == "audio" and not sound:
+        return "no sound"
+    if view == "text" and words is None:
+        return "no words"
+    prompt = build_prompt(preset, video="video" in files, audio=bool(sound), subtitle=words)
+    content = {**shas, "prompt": prompt, "frames": "published sampler"}
+    info = {"view": view, "subtitle_source": clip.subtitle_source}
+    build = partial(_request, files, shas, prompt)
+    return Task(id=_id(clip, view), content=content, build=build, info=info)
+
+
+def _sound_file(clip: Clip) -> Path | None:
+    if clip.audio is not None:
+        return clip.audio
+    try:
+        return clip.video if probe(clip.video).has_audio else None
+    except MediaError:
+        return None  # building the request says what is wrong with the file
+
+
+def _request(files: Mapping[str, Path], shas: Mapping[str, str], prompt: str) -> Request:
+    for kind, path in files.items():
+        # The answer is kept under this content: what came in its place must not answer for it.
+        if not is_unchanged(path, shas[kind]):
+            raise DataError(f"{path}: gone or changed since this run began; run it again")
+    images = tuple(_frames(files["video"], shas["video"])) if "video" in files else ()
+    audio = (_sound(files["audio"], shas["audio"]),) if "audio" in files else ()
+    return Request(id="", prompt=prompt, images=images, audio=audio)
+
+
+@lru_cache(maxsize=4)
+def _frames(path: Path, sha: str) -> np.ndarray:
+    return read_clip(path)
+
+
+@lru_cache(maxsize=4)
+def _sound(path: Path, sha: str) -> np.ndarray:
+    samples = read_sound(path)
+    assert samples is not None, "asked only of files with an audio track"
+    return samples
+
+
+def _prediction(
+    clip: Clip,
+    view: Perspective,
+    system: str,
+    preset: str,
+    engine: Engine,
+    row: Mapping[str, Any] | None,
+    absent: str | None,
+) -> Prediction:
+    if row is None:
+        error = absent.removeprefix("error: ") if absent and absent.startswith("error: ") else None
+        row = {"text": "", "error": error, "finish_reason": "", "seconds": 0.0}
+        row |= {"info": {"view": view} | ({} if error else {"absent": absent})}
+    labels, how = from_text(row["text"])
+    return Prediction(
+        name=clip.name,
+        system=system if view == "all" else f"{system}, {view} only",
+        labels=labels,
+        description=row["text"],
+        parse=how,
+        status="error" if row["error"] else "ok",
+        error=row["error"],
+        prompt=key_of(prompt=build_prompt(preset, subtitle=""))[:12],
+        model=dict(engine.identity),
+        finish_reason=row["finish_reason"],
+        seconds=row["seconds"],
+        info=dict(row["info"]),
+    )
