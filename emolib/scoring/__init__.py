@@ -10,6 +10,16 @@
 
 from emolib.scoring.compare import Comparison, compare
 from emolib.scoring.grouping import Grouping, open_grouping
+from emolib.scoring.many import score_systems
 from emolib.scoring.openset import Score, score, score_texts
 
-__all__ = ["Comparison", "Grouping", "Score", "compare", "open_grouping", "score", "score_texts"]
+__all__ = [
+    "Comparison",
+    "Grouping",
+    "Score",
+    "compare",
+    "open_grouping",
+    "score",
+    "score_systems",
+    "score_texts",
+]

@@ -111,12 +111,15 @@ def score_means(means: np.ndarray) -> np.ndarray:
 
 def exact_means(columns: np.ndarray) -> np.ndarray:
     """Column means without rounding drift: the order of clips cannot change the last digit."""
-    return np.array(
-        [
-            column[0] if (column == column[0]).all() else fsum(column.tolist()) / len(column)
-            for column in columns.T
-        ]
-    )
+    if len(columns) < 4096:
+        return np.array([fsum(column) / len(columns) for column in columns.T.tolist()])
+    means = []
+    for column in columns.T:
+        ordered = np.sort(column)
+        starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        counts = np.diff(np.append(starts, len(ordered)))
+        means.append(fsum((ordered[starts] * counts).tolist()) / len(ordered))
+    return np.array(means)
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,12 +304,12 @@ def score(
         ScoreError: names do not match, no clip is left, labels are not lists of strings, or
             the grouping cannot group a clip.
     """
-    clips, dropped = _match_names(gold, pred, missing, extra)
+    clips, dropped = match_names(gold, pred, missing, extra)
     clips = _with_gold(clips, [len(gold[name]) for name in clips], empty_gold, dropped)
     nothing: tuple[str, ...] = ()
     encoded = encode(map(gold.__getitem__, clips), [pred.get(name, nothing) for name in clips])
     part, data = _measure(clips, *encoded, grouping)
-    return _score(clips, [part], lambda: data, grouping, dropped, resamples, seed)
+    return build_score(clips, [part], lambda: data, grouping, dropped, resamples, seed)
 
 
 def score_texts(
@@ -340,13 +343,13 @@ def score_texts(
     Raises:
         ScoreError: see :func:`score`; also a text on which the official parser crashes.
     """
-    clips, dropped = _match_names(gold, pred, missing, extra)
+    clips, dropped = match_names(gold, pred, missing, extra)
     starts = range(0, len(clips), CHUNK)
-    blank = repeat("")
+    cells = [list(map(side.get, clips, repeat(""))) for side in (gold, pred)]
 
-    def work(start: int) -> tuple[_Part, int]:
+    def work(start: int) -> tuple[Part, int]:
         names = clips[start : start + CHUNK]
-        columns = [parse_column(list(map(side.get, names, blank)), mode) for side in (gold, pred)]
+        columns = [parse_column(side[start : start + CHUNK], mode) for side in cells]
         for column, title in zip(columns, ("gold", "predicted"), strict=True):
             if column.unparsed and mode == "mer2024":
                 raise ScoreError(
@@ -386,12 +389,19 @@ def score_texts(
         dropped["empty_gold_dropped"] = lost
     if unparsed := sum(count for _, count in done):
         dropped["unparsed_predictions"] = unparsed
-    return _score(scored, parts, whole, grouping, dropped, resamples, seed)
+    return build_score(scored, parts, whole, grouping, dropped, resamples, seed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """What a block of clips contributes to a score; small, however many labels there are."""
+class Part:
+    """What a block of clips contributes to a score; small, however many labels there are.
+
+    Attributes:
+        clips: Names.
+        columns: As :attr:`Score.columns`.
+        tables: The same of every further table (wheels), without labels per clip.
+        known: Gold labels that the grouping knows, gold labels, and both of the predictions.
+    """
 
     clips: list[str]
     columns: np.ndarray
@@ -401,7 +411,7 @@ class _Part:
 
 def _measure(
     clips: list[str], gold: LabelSets, pred: LabelSets, vocab: list[str], grouping: Grouping
-) -> tuple[_Part, ScoreData]:
+) -> tuple[Part, ScoreData]:
     """Group the labels of some clips and count."""
     gold, pred = gold.once(), pred.once()
     grouped = grouping.assign(clips, gold, pred, vocab)
@@ -416,28 +426,48 @@ def _measure(
     sides = grouped.known_gold, grouped.known_pred
     data = ScoreData(clips, gold, pred, vocab, grouped, grouping.shared, counts, columns)
     known = [int(x) for side in sides for x in (side.sum(), len(side))]
-    return _Part(clips, columns, tables, (known[0], known[1], known[2], known[3])), data
+    return Part(clips, columns, tables, (known[0], known[1], known[2], known[3])), data
 
 
-def _score(
+def build_score(
     clips: list[str],
-    parts: Sequence[_Part],
+    parts: Sequence[Part],
     source: Callable[[], ScoreData],
     grouping: Grouping,
     names: dict[str, int],
     resamples: int,
     seed: int,
+    means: np.ndarray | None = None,
+    scores: np.ndarray | None = None,
 ) -> Score:
+    """Put a score together from its blocks.
+
+    Args:
+        clips: Names of all clips.
+        parts: Blocks in the order of ``clips``.
+        source: Gives the labels and groups when they are asked for.
+        grouping: What was scored with.
+        names: Clips dropped or zeroed, by reason.
+        resamples: For the intervals.
+        seed: For the intervals.
+        means: :func:`exact_means` of all columns, when already known; with ``scores``.
+        scores: :func:`score_means` of them.
+
+    Raises:
+        ScoreError: no clips, or none with a gold label that the grouping knows.
+    """
     if not clips:
         raise ScoreError("no clip left to score: gold and predictions share no usable name")
-    columns = np.concatenate([part.columns for part in parts])
-    if not columns[:, 2:-1:3].any(axis=0).all():
+    columns = np.concatenate([part.columns for part in parts]) if parts[1:] else parts[0].columns
+    if means is None or scores is None:
+        means = exact_means(columns)
+        scores = score_means(means)
+    if not means[2:-1:3].all():
         raise ScoreError(
             f"grouping {grouping.name} ({grouping.version}) knows none of the gold labels"
         )
-    accuracy, recall, avg, f1, labels_per_clip = score_means(exact_means(columns)).tolist()
-    known = np.array([part.known for part in parts]).sum(axis=0)
-    gold, pred = known[:2], known[2:]
+    accuracy, recall, avg, f1, labels_per_clip = scores.tolist()
+    known = [sum(numbers) for numbers in zip(*(part.known for part in parts), strict=True)]
     return Score(
         n=len(clips),
         accuracy=accuracy,
@@ -445,9 +475,9 @@ def _score(
         avg=avg,
         f1=f1,
         labels_per_clip=labels_per_clip,
-        coverage=_share(*(gold + pred)),
-        coverage_gold=_share(*gold),
-        coverage_pred=_share(*pred),
+        coverage=_share(known[0] + known[2], known[1] + known[3]),
+        coverage_gold=_share(known[0], known[1]),
+        coverage_pred=_share(known[2], known[3]),
         grouping={"name": grouping.name, "version": grouping.version},
         names=names,
         wheel=_wheel_tables(parts, grouping),
@@ -464,7 +494,7 @@ def _share(part: int, whole: int) -> float:
     return float(part / whole) if whole else 1.0
 
 
-def _wheel_tables(parts: Sequence[_Part], grouping: Grouping) -> dict[str, Any] | None:
+def _wheel_tables(parts: Sequence[Part], grouping: Grouping) -> dict[str, Any] | None:
     """Scores of every further table, and the year's ranking score."""
     if not parts[0].tables:
         return None
@@ -497,13 +527,17 @@ def _with_gold(
     return kept
 
 
-def _match_names(
+def match_names(
     gold: Mapping[str, object],
     pred: Mapping[str, object],
     missing: str,
     extra: str,
 ) -> tuple[list[str], dict[str, int]]:
-    """Clips to score, in the gold's order, and what was done about the others."""
+    """Clips to score, in the gold's order, and what was done about the others.
+
+    Raises:
+        ScoreError: a name is missing or extra and the option says "error".
+    """
     if missing not in ("error", "drop", "zero") or extra not in ("error", "drop"):
         raise ValueError(f"missing={missing!r}, extra={extra!r}: see the docstring for choices")
     dropped: dict[str, int] = {}
