@@ -9,9 +9,10 @@
 """
 
 from emolib.scoring.compare import Comparison, compare
+from emolib.scoring.evaluate import score, score_texts
 from emolib.scoring.grouping import Grouping, open_grouping
 from emolib.scoring.many import score_systems
-from emolib.scoring.openset import Score, score, score_texts
+from emolib.scoring.result import Score
 
 __all__ = [
     "Comparison",

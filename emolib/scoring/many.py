@@ -17,18 +17,10 @@ from emolib.errors import ScoreError
 from emolib.labels import Mode
 from emolib.scoring.columns import parse_column
 from emolib.scoring.encode import LabelSets, distinct, encode
+from emolib.scoring.evaluate import match_names, score
 from emolib.scoring.grouping import Assignment, Grouping
-from emolib.scoring.openset import (
-    ClipCounts,
-    Part,
-    Score,
-    ScoreData,
-    build_score,
-    columns_of,
-    match_names,
-    score,
-    score_means,
-)
+from emolib.scoring.openset import ClipCounts, columns_of, score_means
+from emolib.scoring.result import Part, Score, ScoreData, build_score
 
 _ROWS = 1 << 17  # predictions handled at once
 _TABLE = 20_000_000  # clips times labels; beyond it systems are scored one by one
