@@ -15,10 +15,10 @@ from emolib.datasets.clip import Clip
 from emolib.engines import open_engine
 from emolib.engines.base import Engine, Request
 from emolib.errors import MediaError
-from emolib.hashing import key_of, sha_file
+from emolib.hashing import is_unchanged, key_of, sha_file
 from emolib.inference import Task, ask
 from emolib.ledger import Ledger, Row
-from emolib.media.store import FrameStore
+from emolib.media.store import FrameStore, read_picture
 from emolib.media.video import sample_frames
 from emolib.params.schemas import ModelParams
 from emolib.progress import track
@@ -87,6 +87,8 @@ def _extract(clip: Clip, store: FrameStore, ledger: Ledger, frames: int, seed: i
             )
     except MediaError as error:
         row["error"] = str(error)
+        if not is_unchanged(clip.video, content):
+            return row  # gone meanwhile: says nothing about this content
     ledger.put(row)
     return row
 
@@ -159,27 +161,11 @@ def count_captions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "captions": len(words),
                 "errors": len(own) - len(words),
                 "cut off": sum(row["finish_reason"] == "length" for row in own),
-                "words (median)": float(np.median(words)) if words else 0.0,
+                "words (median)": int(np.median(words)) if words else 0,
             }
         )
     return counts
 
 
 def _request(image: Image) -> Request:
-    return Request(id="", prompt=prompts.CAPTION.template, images=(load_image(Path(image.path)),))
-
-
-def load_image(path: Path) -> np.ndarray:
-    """Read a stored image as uint8 RGB [height, width, 3].
-
-    Raises:
-        MediaError: missing or not an image.
-    """
-    from PIL import Image as Pillow
-    from PIL import UnidentifiedImageError
-
-    try:
-        with Pillow.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise MediaError(f"{path}: not a readable image: {error}") from None
+    return Request(id="", prompt=prompts.CAPTION.template, images=(read_picture(Path(image.path)),))

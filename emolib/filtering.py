@@ -44,8 +44,17 @@ class Pair:
     error: str | None = None
 
 
-_NUMBER = re.compile(r"(?<![\w.])(?:0?\.\d+|[01](?:\.\d+)?)(?![\w%]|\.\d)")
-_OTHER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?\s*(?:%|/\s*\d+)")
+# ASCII classes: in Chinese text a digit stands directly beside a character, which is a \w.
+_DECIMAL = re.compile(r"(?<![A-Za-z0-9_.])(?:0?\.\d+|[01]\.\d+)(?![A-Za-z0-9_%]|\.\d)")
+# A bare 0 or 1 may count people or number a line: it must be the whole answer or follow a word
+# that announces a score.
+_WHOLE = re.compile(
+    r"^\W*([01])\W*$"
+    r"|(?:score|similarity|rating|rate|give|say|is|be|分数|相似度|评分|为|是)[\s*:：=\"'(]*"
+    r"(?:of\s+|a\s+)?([01])(?=\s*(?:$|\n|[^\w\s%/.]|\.(?!\d)))",
+    re.IGNORECASE,
+)
+_OTHER = re.compile(r"(?<![A-Za-z0-9_.])\d+(?:\.\d+)?\s*(?:%|/\s*\d+)|(?<![\d.])-\.?\d")
 # "between 0 and 1", "0-1" and "out of 1" repeat the question; "1." and "2." at a line's start
 # number the captions.
 _ECHO = re.compile(
@@ -57,8 +66,9 @@ _ECHO = re.compile(
 def parse_similarity(answer: str) -> float | None:
     """Read the judge's score strictly: exactly one number in [0, 1], or nothing.
 
-    Percentages, fractions such as 8/10, numbers above 1 and answers with two different scores
-    give None: they are counted as unparsed rather than guessed.
+    Percentages, fractions such as 8/10, numbers above 1, a 0 or 1 that nothing announces as a
+    score, and answers with two different scores give None: they are counted as unparsed
+    rather than guessed.
 
     >>> parse_similarity("The similarity score is 0.85.")
     0.85
@@ -70,7 +80,8 @@ def parse_similarity(answer: str) -> float | None:
     text = _ECHO.sub(" ", answer)
     if _OTHER.search(text):
         return None
-    values = {float(found.rstrip(".")) for found in _NUMBER.findall(text)}
+    values = {float(found) for found in _DECIMAL.findall(text)}
+    values |= {float(a or b) for a, b in _WHOLE.findall(text)}
     values = {value for value in values if 0 <= value <= 1}
     return values.pop() if len(values) == 1 else None
 

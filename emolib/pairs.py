@@ -14,6 +14,7 @@ from emolib.media.store import FrameStore
 from emolib.media.video import read_frames
 from emolib.params.schemas import DataParams
 from emolib.params.stages import InternVLLora
+from emolib.progress import track
 from emolib.runs import Run
 
 
@@ -53,7 +54,7 @@ def choose(params: InternVLLora, run: Run) -> Chosen:
     if params.pairs:
         kept = list(read_jsonl(Path(params.pairs) / "pairs.jsonl"))
     if len(kept) >= params.min_pairs:
-        write_jsonl(target, kept)
+        write_jsonl(target, map(_absolute, kept))
         return Chosen(target, len(kept), "judge", f"Training on {len(kept)} pairs the judge kept.")
     if params.data.kind != "demo":
         raise DataError(
@@ -61,10 +62,15 @@ def choose(params: InternVLLora, run: Run) -> Chosen:
             f"{params.min_pairs}: run notebook 02 first, lower its threshold or min_pairs"
         )
     rows = reference_rows(params.data, Path(params.outputs), params.profile)
-    write_jsonl(target, rows)
+    write_jsonl(target, map(_absolute, rows))
     why = f"the judge kept {len(kept)}" if params.pairs else "no run of notebook 02 was given"
     note = f"Training on {len(rows)} descriptions that come with the demo set: {why}."
     return Chosen(target, len(rows), "reference", note)
+
+
+def _absolute(row: dict[str, Any]) -> dict[str, Any]:
+    """Training runs in a process with another working directory."""
+    return {**row, "images": [str(Path(image).absolute()) for image in row["images"]]}
 
 
 def reference_rows(data: DataParams, outputs: Path, profile: str) -> Sequence[dict[str, Any]]:
@@ -75,8 +81,10 @@ def reference_rows(data: DataParams, outputs: Path, profile: str) -> Sequence[di
     videos = {clip.name: clip.video for clip in open_demo(train, outputs)}
     store = FrameStore(outputs / profile / "images")
     rows = []
-    for name, time_s, caption in reference_pairs(train, outputs):
-        frame = read_frames(videos[name], [time_s]).frames[0]
+    for one in track(reference_pairs(train, outputs), "demo descriptions"):
+        frame = read_frames(videos[one.name], [one.time]).frames[0]
         path = store.put(frame.image)
-        rows.append(training_row(str(path), caption, clip=name, time_s=time_s, caption_by="demo"))
+        rows.append(
+            training_row(str(path), one.caption, clip=one.name, time_s=one.time, caption_by="demo")
+        )
     return rows

@@ -13,11 +13,11 @@ from emolib.datasets.clip import Clip
 from emolib.engines.base import Engine, Request
 from emolib.errors import DataError
 from emolib.files import read_jsonl
-from emolib.hashing import sha_file
+from emolib.hashing import is_unchanged, sha_file
 from emolib.inference import Task, ask
 from emolib.labels import parse_labels
 from emolib.ledger import Ledger
-from emolib.media.faces import crop_faces
+from emolib.media.faces import crop_faces, face_record
 from emolib.media.video import sample_frames
 from emolib.params.media import FaceParams
 
@@ -106,8 +106,9 @@ def predict(
 
 def _task(clip: Clip, frames: int, seed: int, view: View, face: FaceParams | None) -> Task:
     prompt = prompts.ZERO_SHOT.render(text=clip.subtitle or "unknown")
+    sha = sha_file(clip.video)
     content: dict[str, Any] = {
-        "video": sha_file(clip.video),
+        "video": sha,
         "name": clip.name,
         "frames": frames,
         "seed": seed,
@@ -120,12 +121,13 @@ def _task(clip: Clip, frames: int, seed: int, view: View, face: FaceParams | Non
             raise ValueError("view='face' needs face parameters")
         content["face"] = face.model_dump(mode="json")
     info: dict[str, Any] = {"subtitle_source": clip.subtitle_source}
-    build = partial(_request, clip, prompt, frames, seed, view, face, info)
+    build = partial(_request, clip, sha, prompt, frames, seed, view, face, info)
     return Task(id=clip.name, content=content, build=build, info=info)
 
 
 def _request(
     clip: Clip,
+    sha: str,
     prompt: str,
     frames: int,
     seed: int,
@@ -133,14 +135,17 @@ def _request(
     face: FaceParams | None,
     info: dict[str, Any],
 ) -> Request:
+    # The answer is kept under this content: what came in its place must not answer for it.
+    if not is_unchanged(clip.video, sha):
+        raise DataError(f"{clip.video}: gone or changed since this run began; run it again")
     sample = sample_frames(clip.video, frames, rule="segments", seed=seed, name=clip.name)
     info["pts_s"] = [round(frame.pts_s, 4) for frame in sample.frames]
+    info["distinct_frames"] = sample.distinct
     images = [frame.image for frame in sample.frames]
     if view == "face":
         assert face is not None
         crops = crop_faces(images, face)
-        info["faces_found"] = sum(crop.found for crop in crops)
-        info["face_px"] = [crop.face_px for crop in crops]
+        info["faces"] = face_record(crops)
         images = [crop.image for crop in crops]
     return Request(id="", prompt=prompt, images=tuple(images))
 
@@ -210,13 +215,14 @@ def summary(predictions: Sequence[Prediction]) -> dict[str, Any]:
 
 def detection_rate(predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Share of frames and of clips in which a face was found, over a face-view prediction."""
-    seen = [p for p in predictions if "faces_found" in p.info]
-    total = sum(len(p.info["pts_s"]) for p in seen)
-    found = sum(p.info["faces_found"] for p in seen)
+    seen = [p.info["faces"] for p in predictions if "faces" in p.info]
+    frames, found = (sum(one[key] for one in seen) for key in ("frames", "found"))
     return {
         "clips": len(seen),
-        "frames": total,
+        "frames": frames,
         "frames_with_face": found,
-        "rate": round(found / total, 4) if total else 0.0,
-        "clips_without_face": sum(p.info["faces_found"] == 0 for p in seen),
+        "rate": round(found / frames, 4) if frames else 0.0,
+        "frames_aligned": sum(one["aligned"] for one in seen),
+        "frames_with_several": sum(one["several"] for one in seen),
+        "clips_without_face": sum(one["found"] == 0 for one in seen),
     }

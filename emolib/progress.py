@@ -23,19 +23,21 @@ class Progress:
     Attributes:
         desc: What is being counted, e.g. "captions".
         total: How many there will be; None when unknown.
-        n: How many are done.
+        n: How many are done; ``done`` of them already were at the start.
     """
 
-    def __init__(self, desc: str, total: int | None = None, unit: str = "") -> None:
-        self.desc, self.total, self.n = desc, total, 0
+    def __init__(
+        self, desc: str, total: int | None = None, *, done: int = 0, unit: str = "it"
+    ) -> None:
+        self.desc, self.total, self.n = desc, total, done
         # Ten seconds between lines keeps executed notebooks small.
         quiet = FILE_VARIABLE in os.environ
         self._bar = tqdm(
-            total=total, desc=desc, unit=unit or "it", mininterval=10 if quiet else 0.5
+            total=total, desc=desc, initial=done, unit=unit, mininterval=10 if quiet else 0.5
         )
         self._file = Path(os.environ[FILE_VARIABLE]) if quiet else None
         self._told = 0.0
-        self._start = time.monotonic()
+        self._start, self._before = time.monotonic(), done
         self._tell(force=True)
 
     def advance(self, n: int = 1, note: str = "") -> None:
@@ -61,8 +63,8 @@ class Progress:
             return
         self._told = now
         left = None
-        if self.total and self.n:
-            left = (now - self._start) / self.n * (self.total - self.n)
+        if self.total and self.n > self._before:
+            left = (now - self._start) / (self.n - self._before) * (self.total - self.n)
         state = {"desc": self.desc, "n": self.n, "total": self.total, "left_s": left, "note": note}
         temporary = self._file.with_suffix(".tmp")
         try:

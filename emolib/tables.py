@@ -118,7 +118,9 @@ def score_table(title: str, scores: Mapping[str, Score]) -> dict[str, Any]:
 
 def published_table(title: str, rows: Sequence[Published]) -> dict[str, Any]:
     """Published numbers as a table of their own: other clips or groups are never one column."""
-    cells = [[r.system, r.input, r.n, r.accuracy, r.recall, r.avg, r.source] for r in rows]
+    cells: list[list[Cell]] = [
+        [r.system, r.input, r.n, r.accuracy, r.recall, r.avg, r.source] for r in rows
+    ]
     columns = ["system", "input", "n", "accuracy", "recall", "Avg", "source"]
     return table(title, columns, cells)
 
@@ -128,7 +130,8 @@ def frame(made: Mapping[str, Any]) -> Any:
     import pandas as pd
 
     data = pd.DataFrame(made["rows"], columns=made["columns"], dtype=object)
-    return data.style.hide(axis="index").format(format_cell).set_caption(made["title"])
+    styled: Any = data.style.hide(axis="index").set_caption(made["title"])
+    return styled.format(format_cell)
 
 
 def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:

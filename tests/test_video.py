@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emolib.errors import MediaError
+from emolib.media.audio import read_audio
 from emolib.media.video import (
     clip_rng,
     probe,
@@ -110,12 +112,12 @@ def test_frames_equal_a_full_decode_at_any_time(files: dict[str, Path], kind: st
 def test_only_unusual_files_are_watched_from_the_start(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from emolib.media import video
+    from emolib.media import reader
 
     watched: list[str] = []
-    real = video._Video._watch
+    real = reader.VideoReader._watch
     monkeypatch.setattr(
-        video._Video,
+        reader.VideoReader,
         "_watch",
         lambda self, *args: watched.append(self.path.stem) or real(self, *args),
     )
@@ -133,12 +135,12 @@ def test_h264_in_avi_keeps_presentation_order(tmp_path: Path) -> None:
 
 def test_few_pictures_are_decoded_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_video(tmp_path / "a.mp4", 240, gop=30)
-    from emolib.media import video
+    from emolib.media import reader
 
     turned: list[object] = []
-    real = video._upright
+    real = reader._upright
     monkeypatch.setattr(
-        video, "_upright", lambda image, picture: turned.append(1) or real(image, picture)
+        reader, "_upright", lambda image, picture: turned.append(1) or real(image, picture)
     )
     frames = read_frames(path, [0.02, 0.03, 9.0])
     assert len(turned) == 2
@@ -352,6 +354,33 @@ def test_a_lying_header_is_not_believed(tmp_path: Path) -> None:
             12,
             17,
         ]
+
+
+def test_whatever_the_damage_only_a_named_error_comes_out(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    sound = [
+        write_audio(tmp_path / "a.m4a", tone(0.5)[None]),
+        write_video(tmp_path / "v.mp4", 10, rotation=90, audio=tone(0.4)[None]),
+    ]
+    for source in [*files.values(), *sound]:
+        for _ in range(4):
+            data = bytearray(source.read_bytes())
+            for at in rng.integers(len(data), size=4):
+                data[at : at + 30] = rng.bytes(len(data[at : at + 30]))
+            bad = tmp_path / f"bad{source.suffix}"
+            bad.write_bytes(data[: len(data) - int(rng.integers(2)) * 200])
+            for use in (probe, sample_frames, read_audio):
+                with contextlib.suppress(MediaError):
+                    use(bad)
+
+
+@pytest.mark.parametrize("matrix", [(1, -1, 1, 1), (1, 1, 0, 1), (0, 0, 0, 0)])
+def test_a_senseless_display_matrix_is_left_alone(tmp_path: Path, matrix: tuple[int, ...]) -> None:
+    a, b, c, d = (65536 * k for k in matrix)
+    path = write_video(tmp_path / "m.mp4", 3, matrix=[a, b, 0, c, d, 0, 0, 0, 2**30])
+    assert number_of(read_frames(path, [0.05])[0].image) == 1
 
 
 def test_odd_file_names_open(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,25 +22,25 @@ class ClipFacts:
     Attributes:
         name: The clip.
         split: Its split.
-        duration_s: In seconds.
+        words: Whether there is a subtitle.
+        labels: Number of gold labels; -1 when unlabelled.
+        duration_s: In seconds; 0 when not looked at.
         fps: Average frame rate.
         width: Pixels, after rotation.
         height: Pixels, after rotation.
         has_audio: Whether there is an audio track.
-        words: Whether there is a subtitle.
-        labels: Number of gold labels; -1 when unlabelled.
         error: The problem, or None.
     """
 
     name: str
     split: str
-    duration_s: float
-    fps: float
-    width: int
-    height: int
-    has_audio: bool
     words: bool
     labels: int
+    duration_s: float = 0.0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    has_audio: bool = False
     error: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -60,16 +60,15 @@ def inspect(clips: Sequence[Clip], *, check_media: bool = True) -> list[ClipFact
 
 def _facts(clip: Clip, check_media: bool) -> ClipFacts:
     labels = -1 if clip.labels is None else len(clip.labels)
-    facts = {"name": clip.name, "split": clip.split, "words": bool(clip.subtitle), "labels": labels}
-    nothing = {"duration_s": 0.0, "fps": 0.0, "width": 0, "height": 0, "has_audio": False}
+    facts = ClipFacts(clip.name, clip.split, bool(clip.subtitle), labels)
     if not check_media:
-        return ClipFacts(**facts, **nothing)
+        return facts
     try:
         info = probe(clip.video)
     except MediaError as error:
-        return ClipFacts(**facts, **nothing, error=str(error))
-    return ClipFacts(
-        **facts,
+        return replace(facts, error=str(error))
+    return replace(
+        facts,
         duration_s=round(info.duration_s, 3),
         fps=round(info.fps, 3),
         width=info.width,

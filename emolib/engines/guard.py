@@ -41,11 +41,11 @@ class GuardedTemplate:
         missing = [
             key
             for message in inputs.messages
-            for key in _KEY.findall(message["content"])
+            for key in keys_in(message["content"])
             if key not in self._used
         ]
         if missing:
-            raise ValueError("this template does not take the prompt as text")
+            raise ValueError("this template does not take the prompt or system message as text")
         rows = encoded["template_inputs"]
         for kind, placed in (("image", rows.image_idx), ("audio", rows.audio_idx)):
             given = len(getattr(inputs, f"{kind}s"))
@@ -90,10 +90,9 @@ class GuardedTemplate:
         return [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
 
 
-def key_of(message: str) -> str:
-    """Return the number of the first key in a message; "" when there is none."""
-    match = _KEY.search(message)
-    return match.group(1) if match else ""
+def keys_in(message: str) -> list[str]:
+    """Return the numbers of the keys in a message."""
+    return _KEY.findall(message)
 
 
 def guard(template: Any) -> Any:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gc
-import hashlib
-import io
 import itertools
-import struct
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from emolib.engines.base import EngineBase, Reply, Request
+from emolib.engines.encode import media_fault, wav_bytes
 from emolib.engines.fingerprint import fingerprint
-from emolib.engines.guard import guard, key_of
-from emolib.engines.swift_setup import find_model, import_swift, prepare_processor
+from emolib.engines.guard import guard, keys_in
+from emolib.engines.sampling import Sampler, request_seed
+from emolib.engines.swift_setup import ModelFolder, find_model, load_model, one_line
 from emolib.errors import EngineError, MissingModelError
 from emolib.params.schemas import Decoding, ModelParams
 
@@ -63,15 +62,9 @@ class LocalEngine(EngineBase):
         self._decoding = params.decoding
         dtype = found.dtype if params.dtype == "auto" else params.dtype
         weights, lora_weights = fingerprint(found.path), [fingerprint(lora) for lora in loras]
-        import_swift(allow_download=params.allow_download)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # deprecations between torch, transformers, swift
-                self._engine = _load(params, found.path, found.model_type, dtype, loras)
-        except EngineError:
-            raise
-        except Exception as error:
-            raise EngineError(f"{params.model} cannot be loaded: {_line(error)}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations between torch, transformers, swift
+            self._engine = _load(params, found, dtype, loras)
         self.identity = {
             "engine": "transformers",
             "model": params.model if params.model.startswith("tiny:") else found.path.name,
@@ -143,7 +136,8 @@ class LocalEngine(EngineBase):
         seeds: dict[str, int] = {}
         for request in batch:
             key = template.put(request.prompt)
-            seeds[key_of(key)] = _seed(decoding.seed, request)
+            [number] = keys_in(key)
+            seeds[number] = request_seed(decoding.seed, request)
             media = "<image>" * len(request.images) + "<audio>" * len(request.audio)
             messages = [{"role": "user", "content": media + key}]
             if request.system is not None:
@@ -157,15 +151,17 @@ class LocalEngine(EngineBase):
             )
         config = RequestConfig(
             max_tokens=decoding.max_new_tokens,
-            temperature=0.0,  # ours is added by the hook, see _Sampler
+            temperature=0.0,  # ours is added by the hook, see Sampler
             repetition_penalty=decoding.repetition_penalty,
             stop=list(decoding.stop),
             return_details=True,
         )
 
         def sample(kwargs: dict[str, Any]) -> dict[str, Any]:
-            rows = [seeds[key_of(t.messages[0]["content"])] for t in kwargs["template_inputs"]]
-            kwargs["inputs"]["logits_processor"] = [_Sampler(decoding, rows)]
+            # some templates put the system message's key before the prompt's
+            keys = [keys_in(row.messages[0]["content"]) for row in kwargs["template_inputs"]]
+            rows = [next(seeds[key] for key in found if key in seeds) for found in keys]
+            kwargs["inputs"]["logits_processor"] = [Sampler(decoding, rows)]
             return kwargs
 
         try:
@@ -198,19 +194,12 @@ class LocalEngine(EngineBase):
         ends = self._engine.model.generation_config.eos_token_id
         return set(ends) if isinstance(ends, list) else {ends}
 
-    def _problem(self, request: Request) -> str | None:
-        for i, image in enumerate(request.images):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                return (
-                    f"image {i}: expected uint8 [height, width, 3], got {image.dtype} "
-                    f"{list(image.shape)}"
-                )
-        for i, audio in enumerate(request.audio):
-            if audio.ndim != 1 or not audio.size:
-                return f"audio {i}: expected mono samples, got shape {list(audio.shape)}"
+    def _problem(self, request: Request) -> str:
+        if fault := media_fault(request):
+            return fault
         if (request.images or request.audio) and not self._engine.model_meta.is_multimodal:
             return f"{self.name} is a text model and takes no images or audio"
-        return None
+        return ""
 
 
 def decoding_identity(decoding: Decoding) -> dict[str, object]:
@@ -221,49 +210,21 @@ def decoding_identity(decoding: Decoding) -> dict[str, object]:
     return settings
 
 
-def wav_bytes(samples: np.ndarray, sample_rate: int) -> bytes:
-    """Wrap mono samples, unchanged, as a 32-bit float WAV file."""
-    data = np.ascontiguousarray(samples, dtype="<f4").tobytes()
-    head = struct.pack(
-        "<4sI4s4sIHHIIHH4sI",
-        b"RIFF",
-        36 + len(data),
-        b"WAVE",
-        b"fmt ",
-        16,
-        3,  # IEEE float
-        1,
-        sample_rate,
-        4 * sample_rate,
-        4,
-        32,
-        b"data",
-        len(data),
-    )
-    return head + data
-
-
-def _load(params: ModelParams, path: Path, model_type: str, dtype: str, loras: list[Path]) -> Any:
-    import torch
+def _load(params: ModelParams, found: ModelFolder, dtype: str, loras: list[Path]) -> Any:
+    model, processor = load_model(params, found, dtype)
     from swift.infer_engine import TransformersEngine
-    from swift.model import get_model_processor
     from swift.template import get_template
     from swift.tuners import Swift
 
-    model, processor = get_model_processor(
-        str(path),
-        torch_dtype=getattr(torch, dtype),
-        model_type=model_type or None,
-        attn_impl=params.attention or None,
-        device_map=None if params.device == "auto" else params.device,
-        use_hf=True,
-    )
     for i, lora in enumerate(loras):
-        model = Swift.from_pretrained(model, str(lora))
+        try:
+            model = Swift.from_pretrained(model, str(lora))
+        except Exception as error:
+            raise EngineError(f"{lora} does not fit {params.model}: {one_line(error)}") from error
         if i + 1 < len(loras):
             model = model.merge_and_unload()
     template = get_template(
-        prepare_processor(processor, params.max_tiles),
+        processor,
         max_length=params.max_length or None,
         template_type=params.template or None,
         truncation_strategy="raise",
@@ -275,41 +236,6 @@ def _load(params: ModelParams, path: Path, model_type: str, dtype: str, loras: l
     return engine
 
 
-class _Sampler:
-    """Logits processor: draws each row's next token with that row's own generator.
-
-    Adding Gumbel noise to the logits and taking the largest is drawing from their softmax;
-    generation itself stays greedy. Processors of ``generate`` run in the order
-    repetition penalty, this one.
-    """
-
-    def __init__(self, decoding: Decoding, seeds: list[int]) -> None:
-        import torch
-        from transformers import TemperatureLogitsWarper, TopPLogitsWarper
-
-        self._rows = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self._warpers: list[Any] = [TemperatureLogitsWarper(float(decoding.temperature))]
-        if decoding.top_p < 1:
-            self._warpers.append(TopPLogitsWarper(decoding.top_p))
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        import torch
-
-        for warper in self._warpers:
-            scores = warper(input_ids, scores)
-        noise = [torch.rand(scores.shape[1], generator=g, dtype=torch.float64) for g in self._rows]
-        uniform = torch.stack(noise).clamp_min(1e-300).to(scores.device)
-        return (scores.double() - torch.log(-torch.log(uniform))).to(torch.float32)
-
-
-def _seed(seed: int, request: Request) -> int:
-    digest = hashlib.sha256(f"{seed}\0{request.system}\0{request.prompt}".encode())
-    for array in (*request.images, *request.audio):
-        digest.update(str((array.shape, str(array.dtype))).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return int.from_bytes(digest.digest()[:7], "big")
-
-
 def _image(array: np.ndarray) -> Any:
     from PIL import Image
 
@@ -317,8 +243,6 @@ def _image(array: np.ndarray) -> Any:
 
 
 def _line(error: Exception) -> str:
-    """One line naming the fault, at most 300 characters."""
     if type(error).__name__ == "MaxLengthError":
         return f"prompt too long: {error}"
-    first = next((line.strip() for line in io.StringIO(str(error)) if line.strip()), "")
-    return f"{type(error).__name__}: {first}"[:300]
+    return one_line(error)

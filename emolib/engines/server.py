@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import email.utils
-import io
 import json
 import os
 import random
 import re
 import threading
 import time
-import wave
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-import numpy as np
 
 from emolib.engines.base import EngineBase, Reply, Request
+from emolib.engines.encode import media_fault, png_base64, wav_base64
 from emolib.errors import EngineError, MissingModelError
 from emolib.params.schemas import Decoding, ModelParams
 
@@ -216,17 +213,14 @@ class ServerEngine(EngineBase):
         return content
 
     def _body(self, request: Request) -> bytes:
+        if fault := media_fault(request):
+            raise EngineError(fault)
         content: list[dict[str, Any]] = []
-        for i, image in enumerate(request.images):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-                raise EngineError(
-                    f"image {i}: expected uint8 [height, width, 3], got {image.dtype} "
-                    f"{list(image.shape)}"
-                )
-            url = f"data:image/png;base64,{_png(image)}"
+        for image in request.images:
+            url = f"data:image/png;base64,{png_base64(image)}"
             content.append({"type": "image_url", "image_url": {"url": url}})
         for audio in request.audio:
-            data = {"data": _wav(audio, request.sample_rate), "format": "wav"}
+            data = {"data": wav_base64(audio, request.sample_rate), "format": "wav"}
             content.append({"type": "input_audio", "input_audio": data})
         prompt = _MARK.sub("\u2039", request.prompt)
         content.append({"type": "text", "text": prompt})
@@ -332,26 +326,3 @@ def _retry_after(headers: httpx.Headers) -> float | None:
     except ValueError:
         return None
     return max(0.0, (date - datetime.now(UTC)).total_seconds())
-
-
-def _png(image: np.ndarray) -> str:
-    from PIL import Image
-
-    file = io.BytesIO()
-    # Lossless, so that the server sees the same pixels as an engine in this process.
-    Image.fromarray(np.ascontiguousarray(image)).save(file, "PNG", compress_level=1)
-    return base64.b64encode(file.getvalue()).decode()
-
-
-def _wav(samples: np.ndarray, sample_rate: int) -> str:
-    """16-bit PCM, which every server reads."""
-    if samples.ndim != 1 or not samples.size:
-        raise EngineError(f"audio: expected mono samples, got shape {list(samples.shape)}")
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(sample_rate)
-        pcm = np.clip(np.rint(samples.astype(np.float64) * 32767), -32768, 32767)
-        out.writeframes(pcm.astype("<i2").tobytes())
-    return base64.b64encode(file.getvalue()).decode()

@@ -19,6 +19,7 @@ from emolib.errors import EngineError, MissingDependencyError, MissingModelError
 from emolib.params.schemas import ModelParams
 
 TINY = "tiny:"
+_OFFLINE_BY_USER = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 # ms-swift finds the model type from the architecture unless several share it; these are the
 # plain chat models among them.
@@ -63,7 +64,7 @@ def environment(*, allow_download: bool = False) -> dict[str, str]:
         "LOG_LEVEL": "WARNING",
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
-        "swift_audio_load_backend": "soundfile_pyav",
+        "SWIFT_AUDIO_LOAD_BACKEND": "soundfile_pyav",
     }
 
 
@@ -79,6 +80,8 @@ def import_swift(*, allow_download: bool = False) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations between these packages
             importlib.import_module("swift.infer_engine")
+            # model types of our own, which converted folders name in their args.json
+            importlib.import_module("emolib.models.internvl.swift_plugin")
     except ImportError as error:
         raise MissingDependencyError(
             f"models in this process need ms-swift ({error}): pip install 'emolib[train]'"
@@ -137,8 +140,11 @@ def _from_hub(params: ModelParams) -> Path:
     name = params.model
     if name.startswith(("/", ".", "~")) or name.count("/") != 1:
         raise MissingModelError(f"{name}: no such model folder")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
+    before = constants.HF_HUB_OFFLINE
+    if params.allow_download and not _OFFLINE_BY_USER:
+        constants.HF_HUB_OFFLINE = False  # an engine opened before may have set it
     try:
         return Path(snapshot_download(name, local_files_only=not params.allow_download))
     except Exception as error:
@@ -147,6 +153,8 @@ def _from_hub(params: ModelParams) -> Path:
             f"{name} is neither a folder nor in the Hugging Face cache of this machine; give a "
             f"path, or allow_download: true with network (HF_HUB_OFFLINE unset). {reason}"
         ) from error
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 def _refuse_code(path: Path) -> None:
@@ -165,6 +173,48 @@ def _stored_dtype(config: dict[str, Any]) -> str:
         if dtype := part.get("dtype") or part.get("torch_dtype"):
             return str(dtype)
     return "float32"
+
+
+def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any, Any]:
+    """Load a model and its prepared processor through ms-swift.
+
+    Args:
+        params: ``attention``, ``device`` and ``max_tiles`` are used.
+        found: What :func:`find_model` gave.
+        dtype: Weight type as torch names it.
+
+    Returns:
+        The model in evaluation mode and its processor.
+
+    Raises:
+        EngineError: the folder is not a model that ms-swift knows, or does not fit it.
+    """
+    import_swift(allow_download=params.allow_download)
+    import torch
+    from swift.model import get_model_processor
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model, processor = get_model_processor(
+                str(found.path),
+                torch_dtype=getattr(torch, dtype),
+                model_type=params.model_type or found.model_type or None,
+                attn_impl=params.attention or None,
+                device_map=None if params.device == "auto" else params.device,
+                use_hf=True,
+            )
+        return model.eval(), prepare_processor(processor, params.max_tiles)
+    except EngineError:
+        raise
+    except Exception as error:
+        raise EngineError(f"{params.model} cannot be loaded: {one_line(error)}") from error
+
+
+def one_line(error: Exception) -> str:
+    """Name a fault in one line of at most 300 characters."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first}"[:300]
 
 
 def prepare_processor(processor: Any, max_tiles: int = 0) -> Any:

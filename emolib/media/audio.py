@@ -149,7 +149,7 @@ def _resampled(frames: Iterator[Any], rate: int) -> Iterator[np.ndarray]:
         if now != kind:  # also in the middle of a stream
             if resampler is not None:
                 yield from _means(resampler.resample(None))
-            resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=rate)
+            resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=rate)
             kind = now
         frame.pts = None  # gaps in the time stamps are not filled
         yield from _means(resampler.resample(frame))
@@ -160,4 +160,6 @@ def _resampled(frames: Iterator[Any], rate: int) -> Iterator[np.ndarray]:
 def _means(frames: list[Any]) -> Iterator[np.ndarray]:
     for frame in frames:
         if frame.samples:
-            yield frame.to_ndarray().mean(axis=0, dtype=np.float32)
+            # Interleaved: PyAV misreads the planes of frames with more than eight channels.
+            samples = frame.to_ndarray().reshape(frame.samples, frame.layout.nb_channels)
+            yield samples.mean(axis=1, dtype=np.float32)

@@ -22,7 +22,8 @@ class Face:
     """One face in a picture.
 
     Attributes:
-        box: Left, top, right, bottom in pixels of the picture; may reach past its edges.
+        box: Left, top, right, bottom in pixels counted from the picture's corner; may reach past
+            its edges.
         score: How sure the detector is, on its own scale; compare within one detector only.
         eyes: Centres (x, y) of the eye on the picture's left and on its right, or None.
     """
@@ -69,13 +70,14 @@ def open_detector(params: FaceParams) -> Detector:
 PASSES = (
     ("frontalface_default", False, 0),
     ("frontalface_alt", False, 0),
-    ("frontalface_default", False, 25),
-    ("frontalface_default", False, -25),
+    ("frontalface_alt", False, 25),
+    ("frontalface_alt", False, -25),
     ("profileface", False, 0),
     ("profileface", True, 0),
 )
 EYES = ("eye_tree_eyeglasses", "eye")
-EYE_SIDE = 240  # pixels a face box is brought to before eyes are searched
+EYE_SIDE = 160  # pixels a face box is brought to before eyes are searched
+EYE_HITS = 3  # overlapping hits an eye needs; the pair's geometry sorts out the rest
 
 
 class HaarDetector:
@@ -149,7 +151,7 @@ class HaarDetector:
             boxes = self.cascades[name].detectMultiScale(
                 face[: round(0.65 * EYE_SIDE)],
                 scaleFactor=1.05,
-                minNeighbors=self.params.neighbours,
+                minNeighbors=EYE_HITS,
                 minSize=(EYE_SIDE // 9, EYE_SIDE // 9),
                 maxSize=(EYE_SIDE // 2, EYE_SIDE // 2),
             )

@@ -85,6 +85,7 @@ def crop_face(
         whole = _letterbox(image, params.size) if params.missing == "letterbox" else image
         return FaceCrop(whole, False, False, None, 0.0, 0, 0.0)
     size = params.size
+    border = cv2.BORDER_CONSTANT
     if face.eyes is not None:
         matrix = _eye_transform(face.eyes, params)
     else:
@@ -94,9 +95,10 @@ def crop_face(
             for centre, length in zip(face.centre, image.shape[1::-1], strict=True)
         )
         scale = size / side
+        border = cv2.BORDER_REPLICATE  # the square lies inside; only interpolation looks out
         matrix = np.array([[scale, 0, -scale * x], [0, scale, -scale * y]])
     source = size / float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    cut = _warp(image, matrix, size)
+    cut = _warp(image, matrix, size, border)
     return FaceCrop(cut, True, face.eyes is not None, face.box, face.score, n_faces, source)
 
 
@@ -150,20 +152,24 @@ def _eye_transform(eyes: tuple[Point, Point], params: FaceParams) -> np.ndarray:
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
-def _warp(image: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
-    """Apply ``matrix`` [2, 3]; the picture is averaged down first so that detail cannot alias."""
-    scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+def _warp(image: np.ndarray, matrix: np.ndarray, size: int, border: int) -> np.ndarray:
+    """Apply ``matrix`` [2, 3]; the picture is averaged down first so that detail cannot alias.
+
+    Coordinates count from the picture's corner: pixel k covers [k, k + 1).
+    """
+    linear, shift = matrix[:, :2], matrix[:, 2]
+    scale = float(np.hypot(linear[0, 0], linear[1, 0]))
     height, width = image.shape[:2]
     way = cv2.INTER_CUBIC
     if scale < 1:
         small = max(1, round(width * scale)), max(1, round(height * scale))
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-        ratio = np.array([width / small[0], height / small[1]])
-        # Pixel centres lie at +0.5: shrink about the corner, not about the first centre.
-        shift = matrix[:, :2] @ (ratio / 2 - 0.5) + matrix[:, 2]
-        matrix = np.column_stack([matrix[:, :2] * ratio, shift])
+        linear = linear * np.array([width / small[0], height / small[1]])
         way = cv2.INTER_LINEAR
-    return cv2.warpAffine(image, matrix, (size, size), flags=way, borderMode=cv2.BORDER_CONSTANT)
+    # OpenCV counts from the middle of the first pixel.
+    shift = linear @ np.array([0.5, 0.5]) + shift - 0.5
+    matrix = np.column_stack([linear, shift])
+    return cv2.warpAffine(image, matrix, (size, size), flags=way, borderMode=border)
 
 
 def _letterbox(image: np.ndarray, size: int) -> np.ndarray:

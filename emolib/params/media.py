@@ -45,7 +45,7 @@ class FaceParams(Schema):
     margin: float = Field(default=1.25, ge=1, le=4)
     min_face: float = Field(default=0.1, gt=0, le=1)
     detect_side: int = Field(default=640, ge=64)
-    neighbours: int = Field(default=3, ge=1)
+    neighbours: int = Field(default=4, ge=1)
     min_score: float = Field(default=0.5, ge=0, le=1)
     device: str = "cpu"
     weights: str = ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
+import yaml
 from pydantic import Field, model_validator
 
 from emolib.params.media import FaceParams
@@ -47,6 +48,11 @@ class StageParams(Schema):
                     choices = sorted(self.models)
                     raise ValueError(f"{field}: no model {name!r} under `models`, only {choices}")
         return self
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How a notebook shows it: as YAML, what is left at its default left out."""
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude={"run_dir"})
+        printer.text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
 
     def input_paths(self) -> dict[str, Path]:
         """Run folders or files of earlier stages this stage reads, by parameter name."""
@@ -126,7 +132,7 @@ class InternVLLora(StageParams):
     model: str
     frames: int = Field(default=6, ge=1)
     lora: LoraParams = LoraParams()
-    grouping: Grouping = "exact"
+    grouping: Grouping = "lexicon"
     groups: str = ""
 
 
@@ -146,7 +152,7 @@ class FaceAblation(StageParams):
     model: str
     frames: int = Field(default=6, ge=1)
     face: FaceParams = FaceParams()
-    grouping: Grouping = "exact"
+    grouping: Grouping = "lexicon"
     groups: str = ""
 
 
@@ -165,7 +171,7 @@ class FusionAnalysis(StageParams):
 
     lora_run: str
     face_run: str
-    grouping: Grouping = "exact"
+    grouping: Grouping = "lexicon"
     groups: str = ""
     resamples: int = Field(default=10_000, ge=100)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -68,6 +69,6 @@ class LoraParams(Schema):
     @model_validator(mode="after")
     def _plain_names(self) -> Self:
         for name in self.target_modules:
-            if not name.replace("-", "_").replace(".", "_").isidentifier():
+            if not re.fullmatch(r"[A-Za-z_][\w.-]*", name):
                 raise ValueError(f"target_modules holds {name!r}, which is no module name")
         return self

@@ -14,7 +14,7 @@ from emolib.filtering import Pair, keep_curve
 def similarities(pairs: Sequence[Pair], threshold: float, ax: Axes) -> Axes:
     """Histogram of the judge's scores with the threshold; the title counts unparsed answers."""
     scores = [p.similarity for p in pairs if p.similarity is not None]
-    ax.hist(scores, bins=np.linspace(0, 1, 21), color="C0")
+    ax.hist(scores, bins=np.linspace(0, 1, 21).tolist(), color="C0")
     ax.axvline(threshold, color="C3", label=f"threshold {threshold}")
     ax.set(
         xlabel="similarity",

@@ -47,7 +47,7 @@ GESTURES: dict[str, Gesture] = {
                          rise=0.05, head=(0, -0.03, -0.06)),
     "helpless": Gesture(((-1.25, 1.15), (1.25, 1.15)), ((-1.95, 0.55), (1.95, 0.55)), "open",
                         rise=0.24, bounce=(0.05, 0.9), head=(0, 0.06, 0)),
-    "ashamed": Gesture(((-1.16, 1.3), (1.15, 1.0)), ((-1.02, 2.2), (0.1, -1.3)), "open",
+    "ashamed": Gesture(((-1.16, 1.3), (1.42, -0.2)), ((-1.02, 2.2), (0.08, -0.9)), "open",
                        rise=-0.06, front=True, head=(0, 0.1, 0.22)),
     "excited": Gesture(((-1.62, 0.1), (1.62, 0.1)), ((-1.5, -1.15), (1.5, -1.15)), "open",
                        rise=0.14, bounce=(0.12, 2.2)),
@@ -101,7 +101,8 @@ class Body:
             for s in (-1, 1):
                 fill(self.image, self.at([(s * 0.36, -0.05), (0, 0.3), (s * 0.22, 0.52)]), light)
             for y in (0.65, 1.05, 1.45):
-                disc(self.image, *self.at([(0, y)])[0], 1.5, self._fold)
+                px, py = self.at([(0, y)])[0]
+                disc(self.image, px, py, 1.5, self._fold)
         elif self.who.garment == "jacket":
             fill(self.image, self.at([(-0.34, 0), (0, 0.25), (0.34, 0), (0.12, 1.6), (-0.12, 1.6)]),
                  (226, 226, 222))  # fmt: skip
@@ -152,18 +153,17 @@ class Body:
             for k, spread in enumerate((-0.55, -0.2, 0.12, 0.45)):
                 a = angle + spread
                 tip = palm + np.array([np.cos(a), np.sin(a)]) * u * (0.36 if 0 < k < 3 else 0.3)
-                line(self.image, [tuple(palm), tuple(tip)], edge, 0.14 * u)
-                line(self.image, [tuple(palm), tuple(tip)], skin, 0.14 * u - 2)
+                line(self.image, np.stack([palm, tip]), edge, 0.14 * u)
+                line(self.image, np.stack([palm, tip]), skin, 0.14 * u - 2)
             thumb = angle + 1.15 * side * (1 if direction[1] < 0 else -1)
             tip = palm + np.array([np.cos(thumb), np.sin(thumb)]) * u * 0.26
-            line(self.image, [tuple(palm), tuple(tip)], skin, 0.12 * u)
-        shape = oval(*palm, 0.21 * u, 0.17 * u, angle)
+            line(self.image, np.stack([palm, tip]), skin, 0.12 * u)
+        shape = oval(palm[0], palm[1], 0.21 * u, 0.17 * u, angle)
         fill(self.image, shape, skin)
         line(self.image, shape, edge, 1, closed=True)
         if self.gesture.shape == "fist":
             across = np.array([-direction[1], direction[0]])
-            for k in (-0.07, 0.0, 0.07):
-                a = palm + across * k * u + direction * 0.05 * u
-                line(
-                    self.image, [tuple(a), tuple(a + direction * 0.12 * u)], mix(skin, edge, 0.8), 1
-                )
+            for offset in (-0.07, 0.0, 0.07):
+                start = palm + across * offset * u + direction * 0.05 * u
+                knuckle = np.stack([start, start + direction * 0.12 * u])
+                line(self.image, knuckle, mix(skin, edge, 0.8), 1)

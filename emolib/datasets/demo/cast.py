@@ -181,7 +181,9 @@ class Place:
 
 PLACES: dict[tuple[str, str], tuple[Place, ...]] = {
     ("base", "train"): (
-        Place("a living room", False, (176, 200, 214), (96, 130, 160), ("window", "sofa", "picture")),
+        Place(
+            "a living room", False, (176, 200, 214), (96, 130, 160), ("window", "picture", "sofa")
+        ),
         Place("a kitchen", False, (206, 216, 204), (150, 160, 168), ("cupboards", "window")),
         Place("an office", False, (212, 206, 196), (120, 116, 112), ("window", "shelf", "plant")),
         Place("a park", True, (220, 205, 180), (80, 150, 96), ("trees", "bench")),
@@ -211,7 +213,7 @@ PLACES: dict[tuple[str, str], tuple[Place, ...]] = {
         Place("a workshop", False, (150, 170, 176), (86, 100, 116), ("cupboards", "table", "lamp")),
         Place("a hillside", True, (224, 206, 184), (92, 150, 132), ("hills", "houses")),
     ),
-}  # fmt: skip
+}
 
 TIMES = ("by day", "in the evening", "at night")
 WEATHER = ("clear", "rainy", "snowy")

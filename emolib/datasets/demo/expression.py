@@ -147,7 +147,8 @@ def unfold(spec: ClipSpec, plan: Speech) -> list[Expression]:
     drift = np.sin(2 * np.pi * (rng.uniform(0.3, 0.6, 3)[:, None] * times + rng.random((3, 1))))
     base_yaw = float(rng.uniform(-0.12, 0.12))
     if spec.turned:
-        base_yaw = side * float(rng.uniform(0.72, 0.9))
+        base_yaw = side * float(rng.uniform(1.1, 1.3))
+        apex, opened, wide = _NEUTRAL, np.zeros_like(opened), np.zeros_like(wide)
     moments = []
     for i in range(plan.frames):
         values = {
@@ -162,7 +163,7 @@ def unfold(spec: ClipSpec, plan: Speech) -> list[Expression]:
             replace(
                 face,
                 lid=max(0.0, face.lid * (1 - float(blink[i]))),
-                open=face.open * (0.7 + 0.3 * speak) + 0.17 * speak,
+                open=face.open * (0.7 + 0.3 * speak) + 0.14 * speak,
                 press=face.press * (1 - speak),
                 wide=face.wide + 0.05 * float(wide[i]),
                 gaze_x=gaze,

@@ -11,12 +11,14 @@ import numpy as np
 
 from emolib.datasets.demo.cast import Color, Identity
 from emolib.datasets.demo.expression import Expression
+from emolib.datasets.demo.hair import back_of_head, front_hair
 from emolib.datasets.demo.paint import curve, disc, fill, line, mix, oval, shade, smooth
 
+AWAY = 0.9  # radians; a head turned further shows no expression
 _OUTLINE = np.array(
-    [(0, -1.0), (0.34, -0.95), (0.6, -0.74), (0.72, -0.42), (0.74, -0.05), (0.69, 0.3), (0.56, 0.63),
-     (0.36, 0.88), (0.14, 1.0), (-0.14, 1.0), (-0.36, 0.88), (-0.56, 0.63), (-0.69, 0.3),
-     (-0.74, -0.05), (-0.72, -0.42), (-0.6, -0.74), (-0.34, -0.95)]
+    [(0, -1.0), (0.34, -0.95), (0.6, -0.74), (0.72, -0.42), (0.74, -0.05), (0.69, 0.3),
+     (0.56, 0.63), (0.36, 0.88), (0.14, 1.0), (-0.14, 1.0), (-0.36, 0.88), (-0.56, 0.63),
+     (-0.69, 0.3), (-0.74, -0.05), (-0.72, -0.42), (-0.6, -0.74), (-0.34, -0.95)]
 )  # fmt: skip
 
 
@@ -52,7 +54,7 @@ class Head:
     def flat(self, points: np.ndarray | list[tuple[float, float]]) -> np.ndarray:
         """Like :meth:`at` for outlines: moved and tilted with the head, but not turned."""
         p = np.asarray(points, dtype=np.float64) * (self.who.width, 1.0)
-        return self._place(p + (self._sin[0] * 0.1, self._sin[1] * 0.12))
+        return self._place(p + np.array([self._sin[0] * 0.1, self._sin[1] * 0.12]))
 
     def _place(self, p: np.ndarray) -> np.ndarray:
         s, c = self._sin[2], self._cos[2]
@@ -62,27 +64,11 @@ class Head:
         """Turn a length in head units into pixels."""
         return units * self.size
 
-    # -- behind the body -------------------------------------------------------------------
-    def back_hair(self) -> None:
-        """Draw what of the hair lies behind neck and shoulders."""
-        hair, cut = shade(self.who.hair, 0.82), self.who.cut
-        if cut == "long":
-            points = [(-0.86, -0.6), (-0.5, -1.2), (0.5, -1.2), (0.86, -0.6), (0.95, 0.5),
-                      (0.9, 1.4), (0.4, 1.5), (-0.4, 1.5), (-0.9, 1.4), (-0.95, 0.5)]  # fmt: skip
-            fill(self.image, self.flat(smooth(smooth(points))), hair)
-        elif cut == "bob":
-            fill(self.image, self.flat(oval(0, -0.08, 0.95, 1.0)), hair)
-        elif cut == "curly":
-            for a in np.linspace(-0.1, np.pi + 0.1, 11):
-                x, y = self.flat([(0.78 * np.cos(a), -0.28 - 0.72 * np.sin(a))])[0]
-                disc(self.image, x, y, self.px(0.3), hair)
-        elif cut == "bun":
-            x, y = self.flat([(0, -1.22)])[0]
-            disc(self.image, x, y, self.px(0.36), hair)
-
-    # -- the face ----------------------------------------------------------------------------
     def draw(self) -> None:
         """Draw the head in front of neck and body."""
+        if abs(self.face.yaw) > AWAY:
+            self._away()
+            return
         self._ears()
         self._skin()
         self._beard()
@@ -92,15 +78,33 @@ class Head:
         self._nose()
         self._mouth()
         self._marks()
-        self._front_hair()
+        front_hair(self)
         if self.who.glasses:
             self._glasses()
 
+    def _away(self) -> None:
+        """Draw a head turned away: hair, ear and the edge of a cheek, no expression."""
+        side = 1.0 if self.face.yaw > 0 else -1.0
+        self._skin()
+        nose = self.flat([(side * 0.68, 0.0), (side * 0.84, 0.24), (side * 0.7, 0.3)])
+        fill(self.image, nose, self.skin)
+        line(self.image, nose, self.dark, 1)
+        if self.who.beard:
+            cheek = [(0.3, 0.3), (0.72, 0.4), (0.6, 0.66), (0.36, 0.96), (0.05, 1.02), (0.1, 0.6)]
+            beard = mix(self.skin, shade(self.who.hair, 0.95), 0.85)
+            fill(self.image, self.flat(smooth([(side * x, y) for x, y in cheek])), beard)
+        if self.who.glasses:
+            temple = self.flat([(side * 0.05, -0.06), (side * 0.7, -0.12)])
+            line(self.image, temple, (40, 36, 44), self.px(0.04))
+        back_of_head(self, side)
+        ear = self.flat(oval(side * 0.08, 0.06, 0.12, 0.22))
+        if self.who.cut not in ("long", "bob"):
+            fill(self.image, ear, shade(self.skin, 0.92))
+            line(self.image, ear, self.dark, 1, closed=True)
+
     def _ears(self) -> None:
         for side in (-1, 1):
-            if side * self.face.yaw > 0.5:  # hidden by the turn
-                continue
-            ear = self.flat(oval(side * 0.76 - self._sin[0] * 0.25, 0.02, 0.12, 0.22))
+            ear = self.flat(oval(side * 0.76, 0.02, 0.12, 0.22))
             fill(self.image, ear, shade(self.skin, 0.88))
             line(self.image, ear, self.dark, 1, closed=True)
 
@@ -148,8 +152,6 @@ class Head:
 
     def _eye(self, side: int) -> None:
         f, x0, y0 = self.face, side * 0.33, -0.13
-        if side * f.yaw > 0.6:  # the far eye of a turned head
-            return
         w, lid = 0.18 * self.who.eye, f.lid * (1 - 0.15 * f.nose)
         up, down = 0.105 * lid, 0.075 * min(lid, 1.2) * (1 - 0.55 * f.cheek)
         left, right = (x0 - w, y0 + 0.015), (x0 + w, y0 + 0.015)
@@ -183,11 +185,9 @@ class Head:
             stream = self.at([(x0 + side * 0.03, y0 + 0.1), (x0 + side * 0.06, y0 + 0.3),
                               (x0 + side * 0.05, y0 + 0.52 * f.tear)])  # fmt: skip
             line(self.image, stream, blue, self.px(0.05))
-            disc(self.image, *stream[-1], self.px(0.05), blue)
+            disc(self.image, stream[-1, 0], stream[-1, 1], self.px(0.05), blue)
 
     def _brow(self, side: int) -> None:
-        if side * self.face.yaw > 0.6:
-            return
         f = self.face
         inner = (side * (0.15 - 0.045 * f.frown), -0.4 - f.brow_in)
         outer = (side * 0.55, -0.38 - f.brow_out)
@@ -198,8 +198,8 @@ class Head:
 
     def _nose(self) -> None:
         f, length = self.face, 0.26 * self.who.nose
-        tip = self.at([(-0.1, length), (-0.05, length + 0.06), (0.05, length + 0.06), (0.1, length)],
-                      lift=0.08)  # fmt: skip
+        low = length + 0.06
+        tip = self.at([(-0.1, length), (-0.05, low), (0.05, low), (0.1, length)], lift=0.08)
         line(self.image, tip, self.dark, self.px(0.04))
         lift = 0.03 if f.yaw >= 0 else -0.03
         bridge = self.at(
@@ -271,55 +271,9 @@ class Head:
                   (-0.38, 0.93), (-0.6, 0.62)]  # fmt: skip
         fill(self.image, (self.at(points) + self.flat(points)) / 2, mix(self.skin, beard, 0.85))
 
-    def _front_hair(self) -> None:
-        hair, cut = self.who.hair, self.who.cut
-        if cut == "bald":
-            return
-        hairline = {"short": -0.7, "side parting": -0.66, "bob": -0.56}.get(cut, -0.68)
-        rise = -1.16 if cut != "short" else -1.12
-        cap = [(-0.8, -0.15), (-0.82, -0.55), (-0.6, -0.95), (-0.25, rise), (0.25, rise),
-               (0.6, -0.95), (0.82, -0.55), (0.8, -0.15), (0.68, -0.35)]  # fmt: skip
-        fringe = {
-            "side parting": [
-                (0.55, hairline),
-                (0.1, hairline + 0.08),
-                (-0.3, hairline - 0.06),
-                (-0.62, hairline + 0.15),
-            ],
-            "bob": [
-                (0.6, hairline + 0.1),
-                (0.3, hairline),
-                (0, hairline + 0.03),
-                (-0.3, hairline),
-                (-0.6, hairline + 0.1),
-            ],
-            "long": [
-                (0.6, hairline + 0.1),
-                (0.2, hairline - 0.14),
-                (0, hairline - 0.2),
-                (-0.2, hairline - 0.14),
-                (-0.6, hairline + 0.1),
-            ],
-        }.get(cut, [(0.55, hairline + 0.05), (0, hairline - 0.07), (-0.55, hairline + 0.05)])
-        points = self.flat(smooth([*cap, *fringe, (-0.68, -0.35)]))
-        fill(self.image, points, hair)
-        shine = self.flat(curve((-0.5, -0.85), (-0.1, -1.02), (0.3, -0.95)))
-        line(self.image, shine, shade(hair, 1.18), self.px(0.07))
-        if cut == "curly":
-            for a in np.linspace(0.25, np.pi - 0.25, 8):
-                x, y = self.flat([(0.66 * np.cos(a), -0.38 - 0.56 * np.sin(a))])[0]
-                disc(self.image, x, y, self.px(0.2), hair)
-        if cut in ("long", "bob"):
-            for side in (-1, 1):
-                strand = [(side * 0.7, -0.5), (side * 0.86, -0.3), (side * 0.9, 0.6),
-                          (side * 0.68, 0.75), (side * 0.66, 0.0)]  # fmt: skip
-                fill(self.image, self.flat(smooth(strand)), hair)
-
     def _glasses(self) -> None:
         color: Color = (40, 36, 44)
         for x in (-0.33, 0.33):
-            if np.sign(x) * self.face.yaw > 0.6:
-                continue
             rim = self.at(oval(x, -0.11, 0.25, 0.19), lift=0.03)
             line(self.image, rim, color, self.px(0.03), closed=True)
         line(self.image, self.at([(-0.09, -0.14), (0.09, -0.14)], lift=0.05), color, self.px(0.03))

@@ -37,7 +37,7 @@ def oval(cx: float, cy: float, rx: float, ry: float, angle: float = 0.0) -> np.n
     if angle:
         c, s = np.cos(angle), np.sin(angle)
         points = points @ np.array([[c, s], [-s, c]])
-    return points + (cx, cy)
+    return points + np.array([cx, cy])
 
 
 def disc(image: np.ndarray, cx: float, cy: float, radius: float, color: Color) -> None:

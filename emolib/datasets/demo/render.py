@@ -10,6 +10,7 @@ import numpy as np
 from emolib.datasets.demo.body import GESTURES, Body
 from emolib.datasets.demo.expression import unfold
 from emolib.datasets.demo.face import Head
+from emolib.datasets.demo.hair import back_hair
 from emolib.datasets.demo.place import SIZE, paint_place
 from emolib.datasets.demo.setting import Motion, decorate
 from emolib.datasets.demo.spec import FPS, ClipSpec, Speech
@@ -35,11 +36,11 @@ def frames(spec: ClipSpec, plan: Speech) -> Iterator[np.ndarray]:
     Depends on the states core, body and setting and on the sentence, never on the voice.
     Cost: about 2 ms a frame on one core.
     """
-    rng = spec.rng("stage")
-    back = paint_place(spec.place, spec.time, spec.weather, rng)
-    back = decorate(back, spec.latent.setting, rng)
-    motion = Motion(spec.latent.setting, spec.weather if spec.place.outside else "", rng)
-    phase = float(rng.random())
+    back = paint_place(spec.place, spec.time, spec.weather, spec.rng("furniture"))
+    back = decorate(back, spec.latent.setting, spec.rng("decoration"))
+    outdoor = spec.weather if spec.place.outside else ""
+    motion = Motion(spec.latent.setting, outdoor, spec.rng("motion"))
+    phase = float(spec.rng("stance").random())
     gesture = GESTURES[spec.latent.body]
     film = _vignette() if spec.domain == "target" else None
 
@@ -58,7 +59,7 @@ def frames(spec: ClipSpec, plan: Speech) -> Iterator[np.ndarray]:
         if nod:
             face = face.nodded(nod)
         head = Head(image, spec.who, face, hx, hy, _HEAD * size)
-        head.back_hair()
+        back_hair(head)
         if not gesture.front:
             body.torso()
             body.arms()

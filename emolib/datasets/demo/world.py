@@ -173,7 +173,7 @@ class Latent:
 
     @property
     def degree(self) -> str:
-        """ "mild" or "strong"."""
+        """Give the intensity as "mild" or "strong"."""
         return "strong" if self.intensity >= STRONG_FROM else "mild"
 
     def concept(self, factor: str) -> str:

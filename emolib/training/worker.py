@@ -1,6 +1,6 @@
 """The process that trains: ``swift sft`` with this project's guarantees around it.
 
-Started by :mod:`emolib.training` as ``python -m emolib.training_worker``. It dies with its
+Started by :mod:`emolib.training.process` as ``python -m emolib.training.worker``. It dies with its
 parent, prepares processors as the engines do, marks checkpoints that are complete, and does
 not begin when ms-swift left rows out.
 """
@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-COMPLETE = "complete"  # file in a checkpoint folder, written after everything else in it
+from emolib.training.process import COMPLETE
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -55,7 +56,9 @@ def train(arguments: list[str], rows: int, max_tiles: int) -> None:
     from transformers import TrainerCallback
 
     from emolib.engines.swift_setup import prepare_processor
+    from emolib.models.internvl import swift_plugin
 
+    swift_plugin.register()
     load = ModelLoader.get_processor
 
     def get_processor(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,0 +1,186 @@
+"""Start the training process, follow its log, and make sure it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from emolib.engines.swift_setup import ModelFolder, environment
+from emolib.errors import TrainingError
+from emolib.params.schemas import ModelParams
+from emolib.params.training import LoraParams
+
+COMPLETE = "complete"  # file in a checkpoint folder, written after everything else in it
+_POLL = 0.2  # seconds between looks at the log
+_TAIL = 30  # lines of the log in an error
+
+Progress = Callable[[int, int, dict[str, float]], object]
+
+
+def build_command(
+    model: ModelParams,
+    lora: LoraParams,
+    found: ModelFolder,
+    rows: int,
+    dataset: Path,
+    val: Path | None,
+    out: Path,
+    resume: Path | None,
+) -> list[str]:
+    """Write the worker's command line: our options, then ``swift sft``'s."""
+    dtype = found.dtype if model.dtype == "auto" else model.dtype
+    options: dict[str, object] = {
+        "model": found.path.resolve(),
+        "use_hf": True,
+        "model_type": model.model_type or found.model_type or None,
+        "template": model.template or None,
+        "torch_dtype": dtype,
+        "attn_impl": model.attention or None,
+        "tuner_type": "lora",
+        "lora_rank": lora.rank,
+        "lora_alpha": lora.alpha,
+        "lora_dropout": lora.dropout,
+        "target_modules": lora.target_modules,
+        "freeze_vit": lora.freeze_vit,
+        "freeze_aligner": lora.freeze_aligner,
+        "dataset": dataset,
+        "val_dataset": val,
+        "split_dataset_ratio": 0,
+        "load_from_cache_file": False,
+        "dataset_num_proc": 1,
+        "dataloader_num_workers": 0,
+        "strict": True,
+        # with "delete" the template refuses a row that is too long; the worker checks that no
+        # row was left out
+        "truncation_strategy": "delete",
+        "max_length": lora.max_length,
+        "lazy_tokenize": not lora.encode_first,
+        "learning_rate": lora.learning_rate,
+        "num_train_epochs": lora.epochs,
+        "max_steps": lora.steps or -1,
+        "per_device_train_batch_size": lora.batch_size,
+        "per_device_eval_batch_size": lora.batch_size,
+        "gradient_accumulation_steps": lora.accumulate,
+        "warmup_ratio": lora.warmup,
+        "weight_decay": lora.weight_decay,
+        "lr_scheduler_type": lora.scheduler,
+        "max_grad_norm": lora.max_grad_norm,
+        "gradient_checkpointing": lora.gradient_checkpointing,
+        "seed": lora.seed,
+        "data_seed": lora.seed,
+        "save_steps": lora.save_steps,
+        "save_total_limit": 2,  # the older one is complete while the newer is written
+        "eval_strategy": "steps" if val else "no",
+        "logging_steps": 1,
+        "report_to": "none",
+        "push_to_hub": False,
+        "check_model": False,  # would ask a hub whether the weights are the newest
+        "output_dir": out,
+        "add_version": False,
+        "deepspeed": lora.deepspeed or None,
+        "resume_from_checkpoint": resume,
+    }
+    command = [sys.executable, "-m", "emolib.training.worker", "--parent", str(os.getpid())]
+    command += ["--processes", str(lora.processes), "--max_tiles", str(model.max_tiles)]
+    command += ["--rows", str(rows)]
+    for name, value in options.items():
+        if value is None:
+            continue
+        command.append(f"--{name}")
+        command += [str(v) for v in value] if isinstance(value, tuple) else [_text(value)]
+    return command
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def build_environment(model: ModelParams, out: Path) -> dict[str, str]:
+    """Give the worker this process's environment, offline and able to import emolib."""
+    ours = environment(allow_download=model.allow_download)
+    ours |= {"LOG_LEVEL": "INFO", "HF_DATASETS_CACHE": str(out / "cache"), "PYTHONUNBUFFERED": "1"}
+    if model.device == "cpu":
+        ours["CUDA_VISIBLE_DEVICES"] = ""
+    elif ":" in model.device:
+        ours["CUDA_VISIBLE_DEVICES"] = model.device.split(":", 1)[1]
+    here = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p)
+    return os.environ | ours | {"PYTHONPATH": path}
+
+
+def run_worker(
+    command: list[str],
+    environ: dict[str, str],
+    out: Path,
+    total: int,
+    progress: Progress | None,
+) -> None:
+    """Run the worker to its end, passing on what it logs."""
+    log = out / "logging.jsonl"
+    seen = log.stat().st_size if log.is_file() else 0
+    with (out / "train.log").open("ab") as output:
+        worker = subprocess.Popen(
+            command,
+            env=environ,
+            cwd=out,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C reaches us, and we end it
+        )
+        try:
+            while True:
+                try:
+                    code: int | None = worker.wait(_POLL)
+                except subprocess.TimeoutExpired:
+                    code = None
+                seen = _report(log, seen, total, progress)
+                if code is not None:
+                    break
+        finally:
+            _end(worker)
+    if code != 0:
+        lines = (out / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        tail = "\n".join([f"{out / 'train.log'} ends:", *lines[-_TAIL:]])
+        raise TrainingError(f"training failed (exit code {code}); {tail}")
+
+
+def _report(
+    log: Path,
+    seen: int,
+    total: int,
+    progress: Progress | None,
+) -> int:
+    """Pass on the complete lines after byte ``seen``; return the new position."""
+    if progress is None or not log.is_file():
+        return seen
+    with log.open("rb") as stream:
+        stream.seek(seen)
+        text = stream.read()
+    text = text[: text.rfind(b"\n") + 1]
+    for line in text.splitlines():
+        entry = json.loads(line)
+        if "loss" in entry or "eval_loss" in entry:
+            step = int(str(entry["global_step/max_steps"]).split("/")[0])
+            progress(step, total, {k: v for k, v in entry.items() if isinstance(v, int | float)})
+    return seen + len(text)
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    """End the worker's whole process group if it still runs."""
+    if worker.poll() is not None:
+        return
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(worker.pid, sign)
+            worker.wait(10)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+        except ProcessLookupError:
+            return

@@ -1,0 +1,164 @@
+"""From clips to labels, with a fake engine for the rules and a tiny real one for the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emolib.__main__ import main
+from emolib.datasets.clip import Clip
+from emolib.errors import DataError
+from emolib.ledger import Ledger
+from emolib.params import profiles
+from emolib.params.media import FaceParams
+from emolib.predict import (
+    detection_rate,
+    gold_labels,
+    labels_of,
+    predict,
+    read_labels,
+    summary,
+)
+from tests.fakes import FakeEngine
+from tests.media_files import number_of, write_video
+from tests.shared import shared
+
+ANSWER = 'She frowns. ["Angry", "a bit sad"]'
+
+
+@pytest.fixture
+def clips(tmp_path):
+    made = []
+    for i in range(3):
+        video = write_video(tmp_path / f"c{i}.mp4", 60)
+        made.append(Clip(f"c{i}", video, labels=("angry",), subtitle="Go away." if i else None))
+    return made
+
+
+def ask(clips, tmp_path, engine=None, **options):
+    engine = engine or FakeEngine(lambda request: ANSWER)
+    with Ledger(tmp_path / "ledger.jsonl") as ledger:
+        return predict(clips, engine, ledger, system="s", **options), engine
+
+
+def test_six_frames_in_time_order_one_of_each_part(tmp_path, clips):
+    _, engine = ask(clips[:1], tmp_path)
+    numbers = [number_of(image) for image in engine.seen[0].images]
+    assert [n // 10 for n in numbers] == [0, 1, 2, 3, 4, 5]
+
+
+def test_frames_depend_on_seed_and_clip_not_on_the_other_clips(tmp_path, clips):
+    together, engine = ask(clips, tmp_path / "a")
+    alone, other = ask(clips[2:], tmp_path / "b")
+    assert alone[0].info["pts_s"] == together[2].info["pts_s"]
+    assert all(
+        np.array_equal(a, b)
+        for a, b in zip(engine.seen[2].images, other.seen[0].images, strict=True)
+    )
+    reseeded, _ = ask(clips[2:], tmp_path / "c", seed=1)
+    assert reseeded[0].info["pts_s"] != alone[0].info["pts_s"]
+
+
+def test_labels_text_and_provenance_are_kept(tmp_path, clips):
+    rows, engine = ask(clips, tmp_path)
+    assert rows[0].labels == ("angry", "sad")
+    assert rows[0].description == ANSWER
+    assert rows[0].status == "ok"
+    assert rows[0].info["distinct_frames"] == 6
+    assert "Go away." in engine.seen[1].prompt
+    assert "picture are unknown." in engine.seen[0].prompt
+    assert summary(rows) == {
+        "clips": 3,
+        "errors": 0,
+        "parse": {"repaired": 3},
+        "cut_off": 0,
+        "labels_per_clip": 2.0,
+    }
+
+
+def test_a_clip_that_vanished_is_a_row_and_scores_nothing(tmp_path, clips):
+    clips[1].video.unlink()
+    rows, engine = ask(clips, tmp_path)
+    assert [row.status for row in rows] == ["ok", "error", "ok"]
+    assert "cannot be read" in rows[1].error
+    assert len(engine.seen) == 2
+    assert labels_of(rows, gold_labels(clips))["c1"] == ()
+
+
+def test_a_clip_deleted_midway_is_read_when_it_is_back(tmp_path, clips):
+    content = clips[1].video.read_bytes()
+
+    def delete_the_next(request):
+        clips[1].video.unlink(missing_ok=True)
+        return ANSWER
+
+    rows, _ = ask(clips, tmp_path, FakeEngine(delete_the_next))
+    assert [row.status for row in rows] == ["ok", "error", "ok"]
+    assert "gone or changed" in rows[1].error
+    clips[1].video.write_bytes(content)
+    rows, engine = ask(clips, tmp_path)
+    assert [row.status for row in rows] == ["ok"] * 3
+    assert len(engine.seen) == 1
+
+
+def test_both_views_see_the_same_moments(tmp_path, clips):
+    whole, _ = ask(clips, tmp_path)
+    face, engine = ask(clips, tmp_path, view="face", face=FaceParams(size=64))
+    assert [r.info["pts_s"] for r in whole] == [r.info["pts_s"] for r in face]
+    assert all(image.shape == (64, 64, 3) for image in engine.seen[0].images)
+    rate = detection_rate(face)
+    assert (rate["frames"], rate["frames_with_face"], rate["clips_without_face"]) == (18, 0, 3)
+
+
+def test_views_and_settings_have_answers_of_their_own(tmp_path, clips):
+    engine = FakeEngine(lambda request: ANSWER)
+    ask(clips[:1], tmp_path, engine)
+    ask(clips[:1], tmp_path, engine)
+    assert len(engine.seen) == 1
+    ask(clips[:1], tmp_path, engine, frames=3)
+    ask(clips[:1], tmp_path, engine, view="face", face=FaceParams(size=64))
+    ask(clips[:1], tmp_path, engine, view="face", face=FaceParams(size=96))
+    assert len(engine.seen) == 4
+
+
+def test_face_view_needs_to_be_told_how(tmp_path, clips):
+    with pytest.raises(ValueError, match="face parameters"):
+        ask(clips, tmp_path, view="face")
+
+
+def test_prediction_files_come_back(tmp_path, clips):
+    rows, _ = ask(clips, tmp_path)
+    file = tmp_path / "p.jsonl"
+    file.write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows))
+    assert read_labels(file, gold_labels(clips)) == labels_of(rows, gold_labels(clips))
+    file.write_text('{"name": "x"}\n')
+    with pytest.raises(DataError, match="row 1: a prediction needs"):
+        read_labels(file, ["x"])
+
+
+@pytest.mark.shared
+def test_real_clips_give_a_row_each(tmp_path, monkeypatch, capsys):
+    """People in front of a camera, with and without sound, and two broken files among them."""
+    folder = tmp_path / "clips"
+    shutil.copytree(shared("data/clips/video"), folder)
+    good = len(list(folder.iterdir()))
+    (folder / "empty.mp4").write_bytes(b"")
+    whole = next(folder.glob("mead_video_sad.mp4")).read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 3])
+    real = profiles.base_params
+    outputs = str(tmp_path / "outputs")
+    monkeypatch.setattr(
+        profiles, "base_params", lambda r, p: real(r, p).model_copy(update={"outputs": outputs})
+    )
+    out = tmp_path / "out.jsonl"
+    assert main(["predict", str(folder), "--out", str(out)]) == 1
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == good + 2
+    assert {row["name"] for row in rows if row["error"]} == {"empty", "cut"}
+    assert all(row["description"] for row in rows if not row["error"])
+    assert f"{good + 2} rows, 2 with an error" in capsys.readouterr().out
+    assert Path(outputs, "demo", "ledger", "predict.jsonl").is_file()

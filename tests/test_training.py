@@ -1,0 +1,275 @@
+"""LoRA training: learns, resumes where it was killed, refuses what it cannot train on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emolib.engines import Request, answer_all, open_engine
+from emolib.engines.fingerprint import fingerprint
+from emolib.engines.tiny import tiny_folder
+from emolib.errors import DataError, EngineError, ParamsError, TrainingError
+from emolib.params import Decoding, ModelParams, loading
+from emolib.params.training import LoraParams
+from emolib.training import TrainResult, check_rows, merge_lora, train_lora
+
+MODEL = ModelParams(model="tiny:internvl", device="cpu", decoding=Decoding(max_new_tokens=8))
+LORA = LoraParams(
+    steps=6,
+    batch_size=2,
+    accumulate=2,
+    learning_rate=1.0e-2,
+    max_length=512,
+    save_steps=2,
+    target_modules=("q_proj", "v_proj", "gate_proj"),
+)
+
+# Runs before everything else in the worker (Python imports sitecustomize by itself).
+WATCH = """
+import os, pathlib, signal, socket, time
+
+def refuse(*args, **kwargs):
+    with open({attempts!r}, "a") as file:
+        file.write(f"{{args[-1] if args else kwargs}}\\n")
+    raise OSError("no network in this test")
+
+connect = socket.socket.connect
+socket.socket.connect = lambda self, address: (
+    connect(self, address) if isinstance(address, (str, bytes)) else refuse(address)
+)
+socket.getaddrinfo = refuse
+
+touch = pathlib.Path.touch
+def touch_and_kill(self, *args, **kwargs):
+    touch(self, *args, **kwargs)
+    if {kill} and self.parent.name == "checkpoint-4":
+        pathlib.Path({worker!r}).write_text(str(os.getpid()))
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)  # ended at once by the parent's death, or found alive by the test
+pathlib.Path.touch = touch_and_kill
+"""
+
+
+def _rows(folder: Path, count: int = 7) -> Path:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(count):
+        image = folder / f"{i}.png"
+        Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(image)
+        messages = [
+            {"role": "user", "content": "<image>What does the face show?"},
+            {"role": "assistant", "content": ['["happy"]', '["sad"]'][i % 2]},
+        ]
+        lines.append(json.dumps({"messages": messages, "images": [str(image)]}) + "\n")
+    file = folder / "train.jsonl"
+    file.write_text("".join(lines))
+    return file
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows, a cache with the tiny model, and a watch over the worker's network use."""
+    folder = tmp_path_factory.mktemp("training")
+    _rows(folder)
+    tiny_folder("internvl", folder / "models")
+    return folder
+
+
+def _watch(home: Path, *, kill: bool) -> str:
+    folder = home / f"watch-{kill}"
+    folder.mkdir(exist_ok=True)
+    attempts, worker = str(home / "attempts.txt"), str(home / "worker.txt")
+    text = WATCH.format(attempts=attempts, kill=kill, worker=worker)
+    (folder / "sitecustomize.py").write_text(text)
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+@pytest.fixture(scope="module")
+def trained(home: Path) -> tuple[TrainResult, list[tuple[int, int, dict[str, float]]]]:
+    """One undisturbed training, watched."""
+    told: list[tuple[int, int, dict[str, float]]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", _watch(home, kill=False))
+        result = train_lora(
+            MODEL,
+            LORA,
+            home / "train.jsonl",
+            home / "straight",
+            val=home / "train.jsonl",
+            cache=home / "models",
+            progress=lambda step, steps, entry: told.append((step, steps, entry)),
+        )
+    return result, told
+
+
+def test_training_learns_and_reports(home: Path, trained: Any) -> None:
+    result, told = trained
+    losses = [e["loss"] for e in result.history if "loss" in e]
+    assert [e["step"] for e in result.history if "loss" in e] == [1, 2, 3, 4, 5, 6]
+    assert losses[-1] < 0.7 * losses[0]
+    assert [e["step"] for e in result.history if "eval_loss" in e] == [2, 4, 6]
+    assert (result.rows, result.steps, result.resumed_from) == (7, 6, 0)
+    assert result.seconds > 0
+    assert result.adapter == home / "straight" / "adapter"
+    assert result.command[1:3] == ["-m", "emolib.training.worker"]
+    seen = [(step, entry["loss"]) for step, _, entry in told if "loss" in entry]
+    assert seen == [(e["step"], pytest.approx(e["loss"])) for e in result.history if "loss" in e]
+    assert {steps for _, steps, _ in told} == {6}
+
+
+def test_training_makes_no_network_attempt(home: Path, trained: Any) -> None:
+    attempts = home / "attempts.txt"
+    assert not attempts.exists(), attempts.read_text()
+
+
+def test_killed_training_goes_on_with_the_same_losses(home: Path, trained: Any) -> None:
+    result, _ = trained
+    out = home / "killed"
+    code = (
+        "import sys; from pathlib import Path; import tests.test_training as t;"
+        "home = Path(sys.argv[1]); rows = home / 'train.jsonl';"
+        "t.train_lora(t.MODEL, t.LORA, rows, home / 'killed', val=rows, cache=home / 'models')"
+    )
+    environ = os.environ | {"PYTHONPATH": _watch(home, kill=True)}
+    ended = subprocess.run([sys.executable, "-c", code, str(home)], env=environ)
+    assert ended.returncode == -signal.SIGKILL
+    _wait_for_end(int((home / "worker.txt").read_text()))
+    assert not (out / "result.json").exists()
+    assert not (out / "checkpoint-6").exists()
+    (out / "checkpoint-5").mkdir()  # as if the kill had come while one was written
+    (out / "checkpoint-5" / "trainer_state.json").write_text("{")
+
+    resumed = train_lora(
+        MODEL, LORA, home / "train.jsonl", out, val=home / "train.jsonl", cache=home / "models"
+    )
+    assert resumed.resumed_from == 4
+    assert resumed.history == result.history
+    assert fingerprint(resumed.adapter) == fingerprint(result.adapter)
+
+
+def _wait_for_end(process: int) -> None:
+    """The worker must die of its parent's death, not of old age."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return
+        if state == "Z":
+            return
+        time.sleep(0.05)
+    os.kill(process, signal.SIGKILL)
+    pytest.fail("the worker outlived its parent")
+
+
+def test_finished_training_is_not_repeated(
+    home: Path, trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, _ = trained
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("trains again"))
+    again = train_lora(
+        MODEL,
+        LORA,
+        home / "train.jsonl",
+        home / "straight",
+        val=home / "train.jsonl",
+        cache=home / "models",
+    )
+    assert again == result
+    other = LORA.model_copy(update={"rank": 4})
+    with pytest.raises(TrainingError, match=r"other settings \(lora, val differ\)"):
+        train_lora(MODEL, other, home / "train.jsonl", home / "straight", cache=home / "models")
+
+
+def test_adapter_changes_the_answers_and_merging_keeps_them(home: Path, trained: Any) -> None:
+    result, _ = trained
+    rng = np.random.default_rng(5)
+    image = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    requests = [Request(str(i), "What does the face show?", (image,) * i) for i in range(3)]
+    merged = merge_lora(MODEL, result.adapter, home / "merged", cache=home / "models")
+    plain = MODEL.model_copy(update={"model": str(merged)})
+    answers, identities = [], []
+    for model, adapters in ((MODEL, []), (MODEL, [result.adapter]), (plain, [])):
+        with open_engine(model, name="x", adapters=adapters, cache=home / "models") as engine:
+            replies = answer_all(engine, requests)
+            assert [r.error for r in replies] == [None] * 3
+            answers.append([r.text for r in replies])
+            identities.append(json.dumps(engine.identity))
+    base, with_adapter, after_merge = answers
+    assert base != with_adapter
+    assert after_merge == with_adapter
+    assert len(set(identities)) == 3
+    with pytest.raises(FileExistsError):
+        merge_lora(MODEL, result.adapter, merged, cache=home / "models")
+    with pytest.raises(EngineError, match="adapter_config"):
+        merge_lora(MODEL, merged, home / "no", cache=home / "models")
+
+
+def test_row_that_is_too_long_stops_the_training(home: Path) -> None:
+    short = LORA.model_copy(update={"max_length": 20})
+    out = home / "short"
+    with pytest.raises(TrainingError, match=r"larger than the max_length\(20\)"):
+        train_lora(MODEL, short, home / "train.jsonl", out, cache=home / "models")
+    assert not (out / "result.json").exists()
+    assert not list(out.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("{", "JSON"),
+        ("[]", "not a row"),
+        ({"text": "x"}, "messages"),
+        ({"messages": []}, "not the assistant's"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "not the assistant's"),
+        ({"messages": [{"role": "assistant", "content": " "}]}, "empty"),
+        ({"messages": [{"role": "tool", "content": "x"}, "A"]}, "role 'tool'"),
+        ({"messages": [{"role": "user", "content": ["x"]}, "A"]}, "with text"),
+        ({"messages": ["<image><image>", "A"], "images": ["HERE"]}, "2 <image> marks for 1"),
+        ({"messages": ["<image>", "A"]}, "1 <image> marks for 0"),
+        ({"messages": ["x", "A"], "images": ["/no/such.png"]}, "no such image: /no/such.png"),
+    ],
+)
+def test_rows_are_checked(row: Any, words: str, tmp_path: Path, home: Path) -> None:
+    if isinstance(row, dict):
+        roles = iter(("user", "assistant"))
+        messages = row.get("messages", [])
+        for i, message in enumerate(messages):
+            role = next(roles)
+            if isinstance(message, str):
+                messages[i] = {"role": role, "content": message}
+        row["images"] = [i.replace("HERE", str(home / "0.png")) for i in row.get("images", [])]
+    good = (home / "train.jsonl").read_text().splitlines()[0]
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{good}\n\n{row if isinstance(row, str) else json.dumps(row)}\n")
+    with pytest.raises(DataError) as caught:
+        check_rows(file)
+    assert words in str(caught.value)
+    assert "rows.jsonl, line 3" in str(caught.value)
+
+
+def test_empty_and_missing_data_sets(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n")
+    with pytest.raises(DataError, match="no rows"):
+        check_rows(tmp_path / "empty.jsonl")
+    with pytest.raises(DataError, match="not readable"):
+        check_rows(tmp_path / "none.jsonl")
+
+
+def test_params_are_checked() -> None:
+    loading.merge(LoraParams, [loading.Source("file", {"target_modules": ["wqkv", "a.b"]})])
+    with pytest.raises(ParamsError, match="rnak"):
+        loading.merge(LoraParams, [loading.Source("file", {"rnak": 8})])
+    with pytest.raises(ParamsError, match="no module name"):
+        loading.merge(LoraParams, [loading.Source("file", {"target_modules": ["--push_to_hub"]})])
