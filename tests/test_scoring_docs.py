@@ -44,3 +44,21 @@ def test_agreement_table():
 def test_commands_of_the_records_are_shown():
     for path in (REPO / "outputs/record").glob("*scor*.json"):
         assert json.loads(path.read_text())["command"] in TEXT
+
+
+def test_benchmark_table():
+    record = json.loads((REPO / "outputs/record/scoring_benchmark.json").read_text())
+    for way in ("systems", "clips"):
+        found = record[way]
+        largest = max(found["sizes"], key=lambda row: row["predictions"])
+        expected = [
+            f"`{way}`",
+            f"{largest['predictions']:,}",
+            f"{largest['cpu_seconds']:.2f}",
+            f"{found['plain_cpu_seconds']:.2f}",
+            f"{found['cpu_ratio']}",
+            f"{found['ratio']}",
+            f"{largest['process_memory_mb']}",
+        ]
+        assert f"| {' | '.join(expected)} |" in TEXT
+    assert record["systems"]["cpu_ratio"] >= 20
