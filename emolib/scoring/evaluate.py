@@ -90,7 +90,10 @@ def score_texts(
     """
     clips, dropped = match_names(gold, pred, missing, extra)
     starts = range(0, len(clips), CHUNK)
-    cells = [list(map(side.get, clips, repeat(""))) for side in (gold, pred)]
+    cells = [
+        list(side.values() if list(side) == clips else map(side.get, clips, repeat("")))
+        for side in (gold, pred)
+    ]
 
     def work(start: int) -> tuple[Part, int]:
         names = clips[start : start + CHUNK]
