@@ -217,3 +217,13 @@ def test_a_root_that_is_none_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("EMOLIB_ROOT", str(tmp_path / "nowhere"))
     with pytest.raises(ParamsError, match="EMOLIB_ROOT = .*no params/"):
         project_root()
+
+
+@pytest.mark.parametrize(
+    ("stage", "field"), [("02_caption_filtering", "captions"), ("07_fusion_analysis", "lora_run")]
+)
+def test_an_empty_input_run_is_refused_before_any_work(stage, field, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cell = profiles.cell_defaults(ROOT / f"notebooks/{stage}.ipynb")
+    with pytest.raises(ParamsError, match=f"{field}: empty: give the run folder .*-p {field}"):
+        profiles.from_notebook(stage, dict(cell))

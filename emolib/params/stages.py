@@ -49,6 +49,16 @@ class StageParams(Schema):
                     raise ValueError(f"{field}: no model {name!r} under `models`, only {choices}")
         return self
 
+    @model_validator(mode="after")
+    def _inputs_given(self) -> Self:
+        for field in self.INPUTS:
+            if not getattr(self, field) and type(self).model_fields[field].is_required():
+                raise ValueError(
+                    f"{field}: empty: give the run folder of the earlier notebook, e.g. "
+                    f"`-p {field} outputs/...` to papermill; `emolib run` fills it in"
+                )
+        return self
+
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """How a notebook shows it: as YAML, what is left at its default left out."""
         values = self.model_dump(mode="json", exclude_defaults=True, exclude={"run_dir"})
