@@ -100,7 +100,7 @@ def test_texts_score_as_lists(pairs):
     texts = [{name: repr(labels) for name, labels in side.items()} for side in (gold, pred)]
     for grouping in (ExactGrouping(), CachedGrouping(dict.fromkeys(gold, "[['a', 'b'], ['c']]"))):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("emolib.scoring.openset.CHUNK", 2)
+            patch.setattr("emolib.scoring.evaluate.CHUNK", 2)
             a = scoring.score_texts(*texts, grouping, resamples=20)
         b = scoring.score(gold, pred, grouping, resamples=20)
         assert a.to_json() == b.to_json()
