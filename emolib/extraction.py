@@ -33,14 +33,16 @@ _CONCLUDES = re.compile(
 )
 # Words of the lexicon that in prose mostly mean something else ("subtitle content", "emotional
 # state", "it is likely"); read off the 332 descriptions of EMER.
-_PROSE = frozenset(
-    """emotional emotion emotions content likely unlikely determine decision certain
+_PROSE_WORDS = """
+    emotional emotion emotions content likely unlikely determine decision certain
     actions action question questions care strong support supports believes believe asking asks
     showing show tone mood state attitude possible clear deep negative positive
     expectation expectations thinking thoughts interest real true open like suggesting discussing
-    wants opening low engaged""".split()
-)
-_NEGATION = frozenset("not no never without neither nor hardly lacks lack rather than".split())
+    wants opening low engaged
+"""
+_PROSE = frozenset(_PROSE_WORDS.split())
+_NEGATION_WORDS = "not no never without neither nor hardly lacks lack rather than"
+_NEGATION = frozenset(_NEGATION_WORDS.split())
 
 
 def from_text(text: str) -> tuple[tuple[str, ...], str]:

@@ -146,3 +146,17 @@ def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> dict[
             )
     columns = ["comparison", "n", "metric", "difference", "95 % (paired)", "p (permutation)"]
     return table(title, columns, rows)
+
+
+def spread_table(title: str, scores: Mapping[str, Score]) -> dict[str, Any]:
+    """How far several trainings of one recipe lie apart: mean, lowest, highest of each metric.
+
+    Args:
+        title: Heading.
+        scores: One score a seed, all on the same clips.
+    """
+    rows: list[list[Cell]] = []
+    for label, metric in (("accuracy", "accuracy"), ("recall", "recall"), ("Avg", "avg")):
+        values = [float(getattr(score, metric)) for score in scores.values()]
+        rows.append([label, len(values), sum(values) / len(values), min(values), max(values)])
+    return table(title, ["metric", "seeds", "mean", "lowest", "highest"], rows)

@@ -38,6 +38,8 @@ LAYERS = {
     "emolib.words": 4,
     "emolib.judging": 4,
     "emolib.training": 4,
+    "emolib.extraction": 4,
+    "emolib.sft": 4,
     "emolib.predict": 4,
     "emolib.plots": 5,
     "emolib.report": 5,

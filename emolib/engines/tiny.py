@@ -287,9 +287,25 @@ def train_tokenizer(special: list[str], more: Iterable[str] = (), **names: Any) 
 
 
 def save_random(
-    architecture: Any, config: Any, processor: Any, tokenizer: Any, folder: Path, seed: int
+    architecture: Any,
+    config: Any,
+    processor: Any,
+    tokenizer: Any,
+    folder: Path,
+    seed: int,
+    embedding: float = 0.5,
 ) -> None:
-    """Write a model of random weights with its processor; same seed, same weights."""
+    """Write a model of random weights with its processor; same seed, same weights.
+
+    Args:
+        architecture: Class of the model.
+        config: Its configuration.
+        processor: Written beside it.
+        tokenizer: For the generation settings.
+        folder: Where.
+        seed: Of the weights.
+        embedding: Standard deviation of embeddings: the less, the more a token's neighbours say.
+    """
     import torch
     from transformers import GenerationConfig
 
@@ -300,7 +316,8 @@ def save_random(
             # Wider than a fresh model's 0.02, so that the answer depends on image and words.
             for name, weight in sorted(model.named_parameters()):
                 if weight.ndim > 1:
-                    weight.normal_(0.0, 0.5 if "embed" in name else weight[0].numel() ** -0.5)
+                    std = embedding if "embed" in name else weight[0].numel() ** -0.5
+                    weight.normal_(0.0, std)
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

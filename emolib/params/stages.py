@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
+from emolib.params.affectgpt import Perspective, SftParams
 from emolib.params.media import AsrParams, FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
 from emolib.params.training import LoraParams
@@ -156,6 +157,55 @@ class InternVLLora(StageParams):
         return self
 
 
+class AffectGPTSft(StageParams):
+    """Notebook 04: AffectGPT's branches trained, then asked from every side (paper section 2.2).
+
+    Attributes:
+        model: Name under ``models``: a converted AffectGPT or Video-LLaMA folder.
+        summarisers: Names under ``models`` of LLMs that turn descriptions into labels (paper:
+            InternVL). Labels found without an LLM are always scored as well.
+        test: Test clips to draw (paper: 66 of 332); 0 = the data set's own split.
+        val: Validation clips to draw from the training clips; 0 = the data set's own, if any.
+        pictures: Folder of MiniGPT-4's captioned pictures (``cc_sbu_align``); "" = frames of the
+            demo set, which other data sets do not have.
+        picture_share: Part of all training rows that are pictures (published code: one half).
+        preset: Prompt of training and of inference alike.
+        views: What of a clip predictions see; each is scored by itself.
+        recipe: Training recipe.
+        seeds: One training each.
+        checkpoint: "best" on validation, "last", or epochs like "30-60", each tested by itself.
+        grouping: How synonyms are grouped for the score.
+        groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
+    """
+
+    MODELS: ClassVar[tuple[str, ...]] = ("model", "summarisers")
+
+    model: str
+    summarisers: tuple[str, ...] = ()
+    test: int = Field(default=0, ge=0)
+    val: int = Field(default=0, ge=0)
+    pictures: str = ""
+    picture_share: float = Field(default=0.5, ge=0, lt=1)
+    preset: Literal["paper", "train-2024", "infer-2024"] = "paper"
+    views: tuple[Perspective, ...] = ("all", "video", "audio", "text")
+    recipe: SftParams = SftParams()
+    seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
+    checkpoint: str = Field(default="best", pattern=r"^(best|last|\d+-\d+)$")
+    grouping: Grouping = "lexicon"
+    groups: str = ""
+
+    @model_validator(mode="after")
+    def _all_together(self) -> Self:
+        if "all" not in self.views:
+            raise ValueError("views: 'all' is what the paper reports: keep it in the list")
+        for name in ("views", "seeds", "summarisers"):
+            if len(set(getattr(self, name))) != len(getattr(self, name)):
+                raise ValueError(f"{name}: {list(getattr(self, name))} names one twice")
+        if any(seed < 0 for seed in self.seeds):
+            raise ValueError("seeds: no negative ones")
+        return self
+
+
 class FaceAblation(StageParams):
     """Notebook 05: whole image against aligned face crop (paper section 3.2.2).
 
@@ -205,6 +255,7 @@ SCHEMAS: dict[str, type[StageParams]] = {
     "01_data_generation": DataGeneration,
     "02_caption_filtering": CaptionFilter,
     "03_internvl_lora": InternVLLora,
+    "04_affectgpt_sft": AffectGPTSft,
     "05_face_crop_ablation": FaceAblation,
     "07_fusion_analysis": FusionAnalysis,
 }

@@ -1,1 +1,31 @@
-"""AffectGPT's training stage (S5) and its predictions (S5 and S6), for notebook 04."""
+"""AffectGPT's training stage (S5) and its predictions, for notebook 04."""
+
+from emolib.sft.data import (
+    Plan,
+    Split,
+    clip_rows,
+    open_pictures,
+    picture_rows,
+    plan,
+    split_dataset,
+)
+from emolib.sft.perspectives import chosen_branches, describe, describe_systems
+from emolib.sft.train import Checkpoint, Trained, train_branches
+from emolib.sft.verdict import verdict
+
+__all__ = [
+    "Checkpoint",
+    "Plan",
+    "Split",
+    "Trained",
+    "chosen_branches",
+    "clip_rows",
+    "describe",
+    "describe_systems",
+    "open_pictures",
+    "picture_rows",
+    "plan",
+    "split_dataset",
+    "train_branches",
+    "verdict",
+]

@@ -234,7 +234,9 @@ def check_lengths(rows: Sequence[dict[str, Any]], processor: Any, max_length: in
         lengths.append(len(processor.encode([(prompt, answer)])[0]))
     longest = max(lengths)
     if longest > max_length:
-        over = [row["name"] for row, length in zip(rows, lengths, strict=True) if length > max_length]
+        over = [
+            row["name"] for row, length in zip(rows, lengths, strict=True) if length > max_length
+        ]
         raise DataError(
             f"{len(over)} of {len(rows)} rows are longer than max_length = {max_length} tokens "
             f"(the longest has {longest}), e.g. {over[0]}: raise max_length; nothing is left out"

@@ -109,7 +109,13 @@ class Trained:
         checkpoints = [
             {"step": c.step, "epoch": c.epoch, "eval_loss": c.eval_loss} for c in self.checkpoints
         ]
-        return {name: getattr(self, name) for name in kept} | {"checkpoints": checkpoints}
+        losses = [entry["loss"] for entry in self.history if "loss" in entry]
+        part = max(1, len(losses) // len(self.checkpoints))
+        return {name: getattr(self, name) for name in kept} | {
+            "checkpoints": checkpoints,
+            "loss_at_first": round(sum(losses[:part]) / part, 6),
+            "loss_at_last": round(sum(losses[-part:]) / part, 6),
+        }
 
 
 def train_branches(
@@ -141,7 +147,8 @@ def train_branches(
         plan: Which row when, from :func:`emolib.sft.data.plan`.
         out: Folder of this training: ``train.log``, checkpoints, ``result.json`` (written last).
         val: Rows whose loss is computed at every checkpoint.
-        features: Folder of cached features, shared by all trainings of a project; None: ``out``.
+        features: Folder of cached features, shared by all trainings; None: below ``out``. Other
+            towers or preprocessing get another folder in it.
         seed: Seed of dropout and crops; the order is the plan's.
         cache: Where tiny checkpoints are kept; None = ``outputs/models``.
         progress: Called as ``progress(step, steps, entry)`` for every new history entry.
@@ -172,7 +179,7 @@ def train_branches(
         resume = _last_checkpoint(out)
         folder = (features or out / "features").resolve()
         command = build_command(model, sft, found, len(rows), plan, bool(val), out, seed, resume)
-        environ = build_environment(model, out) | _media_environment(sft, folder)
+        environ = build_environment(model, out) | _environment(model, sft, folder)
         run_worker(command, environ, out, plan.steps, progress)
         last = _last_checkpoint(out)
         at = 0 if last is None else _step_of(last)
@@ -272,8 +279,10 @@ def build_command(
     return command
 
 
-def _media_environment(sft: SftParams, features: Path) -> dict[str, str]:
-    return {
+def _environment(model: ModelParams, sft: SftParams, features: Path) -> dict[str, str]:
+    """How the plugin finds media; on a CPU only tiny models train, which one thread does best."""
+    threads = {"OMP_NUM_THREADS": "1"} if model.device == "cpu" else {}
+    return threads | {
         "AFFECTGPT_CACHE": str(features) if sft.cache else "",
         "AFFECTGPT_CROP": "1" if sft.crop else "",
     }
@@ -288,7 +297,7 @@ def _check_rows(
 ) -> int:
     from emolib.models.affectgpt import AffectGPTProcessor
 
-    if not rows or not (0 <= plan.order.min() and plan.order.max() < len(rows)):
+    if not rows or not (plan.order.min() >= 0 and plan.order.max() < len(rows)):
         raise DataError(f"the plan does not fit the {len(rows)} rows: make it from their counts")
     processor = AffectGPTProcessor.from_pretrained(found.path)
     return check_lengths([*rows, *val], processor, max_length)
@@ -308,7 +317,8 @@ def _request(
     def content(rows: Sequence[dict[str, Any]]) -> str:
         return key_of(
             rows=[
-                row | {kind: [sha_file(Path(p)) for p in row[kind]] for kind in ("videos", "audios")}
+                row
+                | {kind: [sha_file(Path(p)) for p in row[kind]] for kind in ("videos", "audios")}
                 for row in rows
             ]
         )
@@ -364,9 +374,7 @@ def _history(checkpoint: Path, an_epoch: int) -> list[dict[str, float]]:
     ]
 
 
-def _checkpoints(
-    out: Path, history: Sequence[dict[str, float]], an_epoch: int
-) -> list[Checkpoint]:
+def _checkpoints(out: Path, history: Sequence[dict[str, float]], an_epoch: int) -> list[Checkpoint]:
     losses = {int(e["step"]): e["eval_loss"] for e in history if "eval_loss" in e}
     found = sorted((_step_of(folder), folder) for folder in out.glob("checkpoint-*"))
     return [

@@ -109,21 +109,24 @@ def fill_cache(model: Any, processor: Any, arguments: list[str]) -> None:
     import torch
     import torch.distributed as dist
 
-    from emolib.hashing import sha_file
-    from emolib.models.affectgpt.cache import FeatureCache, compute_features, tower_identity
+    from emolib.hashing import key_of, sha_file
+    from emolib.models.affectgpt.cache import FeatureCache, Kind, compute_features, tower_identity
     from emolib.models.affectgpt.media import read_clip, read_sound
 
     shared = dist.is_available() and dist.is_initialized()
     rank, size = (dist.get_rank(), dist.get_world_size()) if shared else (0, 1)
     if torch.cuda.is_available() and model.device.type == "cpu":
         model.to(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
-    cache = FeatureCache(Path(folder), tower_identity(model, processor))
+    identity = tower_identity(model, processor)
+    own = Path(folder) / key_of(**identity)[:12]
+    os.environ["AFFECTGPT_CACHE"] = str(own)  # where the template looks, in every process of ours
+    cache = FeatureCache(own, identity)
     frames = processor.video_processor.num_frames
-    readers: dict[str, Callable[[Path], Any]] = {
-        "video": partial(read_clip, frames=frames),
-        "audio": read_sound,
-    }
-    for kind, read in readers.items():
+    readers: tuple[tuple[Kind, Callable[[Path], Any]], ...] = (
+        ("video", partial(read_clip, frames=frames)),
+        ("audio", read_sound),
+    )
+    for kind, read in readers:
         paths = sorted(set(_media(arguments, f"{kind}s")))[rank::size]
         todo = ((sha_file(path), partial(read, path)) for path in paths)
         computed = compute_features(cache, model, processor, kind, todo)

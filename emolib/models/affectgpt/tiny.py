@@ -54,7 +54,9 @@ def build(folder: Path, seed: int) -> None:
         audio_token_id=rows + 1,
     )
     processor = AffectGPTProcessor.for_config(config, tokenizer)
-    save_random(AffectGPTForConditionalGeneration, config, processor, tokenizer, folder, seed)
+    architecture = AffectGPTForConditionalGeneration
+    # Small embeddings: what video and sound say must be able to outweigh the last word.
+    save_random(architecture, config, processor, tokenizer, folder, seed, embedding=0.05)
 
 
 def _texts() -> Iterator[str]:

@@ -20,7 +20,9 @@ from emolib.media.video import probe
 from emolib.models.affectgpt.media import read_clip, read_sound
 from emolib.models.affectgpt.prompts import build_prompt
 from emolib.params.affectgpt import Perspective
+from emolib.params.schemas import ModelParams
 from emolib.predict import Prediction
+from emolib.sft.train import Trained
 
 
 def describe(
@@ -70,6 +72,53 @@ def describe(
         ]
         for view in views
     }
+
+
+def describe_systems(
+    clips: Sequence[Clip],
+    model: ModelParams,
+    branches: Mapping[str, Path | None],
+    ledger: Ledger,
+    *,
+    views: Sequence[Perspective],
+    preset: str,
+    cache: Path | None = None,
+) -> dict[str, list[Prediction]]:
+    """:func:`describe` with several states of one model, one loaded at a time.
+
+    Args:
+        clips: The clips.
+        model: The model.
+        branches: System name -> trained branches; None = as it was before training.
+        ledger: Finds and keeps the answers.
+        views: Perspectives.
+        preset: The training prompt's name.
+        cache: Where tiny checkpoints are kept.
+
+    Returns:
+        System name, single modalities as systems of their own -> one prediction a clip.
+    """
+    from emolib.models.affectgpt.engine import AffectGPTEngine
+
+    found: dict[str, list[Prediction]] = {}
+    for system, file in branches.items():
+        with AffectGPTEngine(model, system, file, cache) as engine:
+            said = describe(clips, engine, ledger, system=system, views=views, preset=preset)
+        found |= {rows[0].system: rows for rows in said.values()}
+    return found
+
+
+def chosen_branches(trained: Mapping[int, Trained], policy: str) -> dict[str, Path]:
+    """The branches to test, by system name: "AffectGPT-SFT", with seed and epoch where several."""
+    chosen = {seed: one.choose(policy) for seed, one in trained.items()}
+    found = {}
+    for seed, checkpoints in chosen.items():
+        for checkpoint in checkpoints:
+            name = "AffectGPT-SFT"
+            name += f", seed {seed}" if len(trained) > 1 else ""
+            name += f", epoch {checkpoint.epoch}" if len(checkpoints) > 1 else ""
+            found[name] = checkpoint.file
+    return found
 
 
 def _id(clip: Clip, view: str) -> str:
