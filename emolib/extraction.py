@@ -76,7 +76,9 @@ def _words(sentence: str) -> list[str]:
         for length in range(min(_LONGEST, len(words) - at), 0, -1):
             phrase = normalise(" ".join(words[at : at + length]))
             if len(phrase.split()) == length and _known(phrase):
-                if not _NEGATION.intersection(words[max(0, at - 3) : at]):
+                before = words[max(0, at - 3) : at]
+                turn = max((i for i, w in enumerate(before) if w in ("but", "yet")), default=-1)
+                if not _NEGATION.intersection(before[turn + 1 :]):
                     found.append(phrase)
                 at += length
                 break

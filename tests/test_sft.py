@@ -1,0 +1,345 @@
+"""AffectGPT's training stage: learns, resumes, drops nobody, and its perspectives stay apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("swift")
+
+from emolib import sft
+from emolib.datasets.clip import Clip
+from emolib.datasets.open import open_dataset
+from emolib.datasets.splits import apply_split
+from emolib.engines.tiny import tiny_folder
+from emolib.errors import DataError, EngineError, ParamsError, TrainingError
+from emolib.ledger import Ledger
+from emolib.models.affectgpt.engine import AffectGPTEngine
+from emolib.params import DataParams, Decoding, ModelParams
+from emolib.params.affectgpt import SftParams
+from emolib.sft.data import check_lengths
+
+MODEL = ModelParams(
+    model="tiny:affectgpt",
+    device="cpu",
+    dtype="float32",
+    batch_size=8,
+    decoding=Decoding(max_new_tokens=24),
+)
+RECIPE = SftParams(
+    epochs=3, batch_size=4, learning_rate=0.02, min_learning_rate=0.01, gradient_checkpointing=False
+)
+DATA = DataParams(kind="demo", clips=10)
+
+# Kills the parent when the second of three checkpoints is complete.
+KILL = """
+import os, pathlib, signal, time
+touch = pathlib.Path.touch
+def touch_and_kill(self, *args, **kwargs):
+    touch(self, *args, **kwargs)
+    if self.parent.name == "checkpoint-8":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+pathlib.Path.touch = touch_and_kill
+"""
+
+
+class World:
+    """Clips, rows and a plan, with everything trained below one folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        tiny_folder("affectgpt", home / "models")
+        self.clips = open_dataset(DATA, home)
+        self.split = sft.split_dataset(self.clips, home / "split.json")
+        pictures = sft.open_pictures("", DATA, home, "test")[:5]
+        self.rows = [*sft.clip_rows(self.split.train, "paper"), *sft.picture_rows(pictures)]
+        self.val = sft.clip_rows(self.split.val, "paper")
+        self.plan = sft.plan(len(self.split.train), 5, 0.5, RECIPE, 0)
+
+    def train(self, name: str, recipe: SftParams = RECIPE, **more: Any) -> sft.Trained:
+        more = {"val": self.val, "features": self.home / "features", **more}
+        plan = more.pop("plan", self.plan)
+        rows = more.pop("rows", self.rows)
+        return sft.train_branches(
+            MODEL, recipe, rows, plan, self.home / name, cache=self.home / "models", **more
+        )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return World(tmp_path_factory.mktemp("sft"))
+
+
+@pytest.fixture(scope="module")
+def trained(world: World) -> sft.Trained:
+    return world.train("straight")
+
+
+def test_training_learns_and_reports(trained: sft.Trained) -> None:
+    losses = [e["loss"] for e in trained.history if "loss" in e]
+    assert [e["step"] for e in trained.history if "loss" in e] == list(range(1, 13))
+    assert np.mean(losses[-4:]) < np.mean(losses[:4]) - 0.02
+    assert [(c.step, c.epoch) for c in trained.checkpoints] == [(4, 1), (8, 2), (12, 3)]
+    assert all(c.eval_loss is not None and c.file.is_file() for c in trained.checkpoints)
+    assert trained.tensors == 116
+    assert trained.seen == {"clips": 24, "pictures": 24}
+
+
+def test_only_the_branches_are_kept(world: World, trained: sft.Trained) -> None:
+    from safetensors.torch import load_file
+
+    tensors = load_file(trained.checkpoints[-1].file)
+    assert len(tensors) == 116
+    assert sum(t.numel() for t in tensors.values()) == trained.parameters
+    assert not list((world.home / "straight").glob("checkpoint-*/model*.safetensors"))
+    with_optimizer = list((world.home / "straight").glob("checkpoint-*/optimizer.pt"))
+    assert [path.parent.name for path in with_optimizer] == ["checkpoint-12"]
+
+
+def test_killed_training_goes_on_with_the_same_losses(world: World, trained: sft.Trained) -> None:
+    folder = world.home / "kill"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(KILL)
+    code = (
+        "import sys; from pathlib import Path; import tests.test_sft as t;"
+        "t.World(Path(sys.argv[1])).train('killed')"
+    )
+    path = os.pathsep.join([str(folder), str(Path(__file__).resolve().parents[1])])
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(world.home)], env=os.environ | {"PYTHONPATH": path}
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert not (world.home / "killed" / "result.json").exists()
+    resumed = world.train("killed")
+    assert resumed.resumed_from == 8
+    assert resumed.history == trained.history
+    ours, theirs = resumed.checkpoints[-1].file, trained.checkpoints[-1].file
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_cached_training_is_the_uncached_one(world: World, trained: sft.Trained) -> None:
+    recipe = RECIPE.model_copy(update={"cache": False, "epochs": 1})
+    plan = sft.plan(len(world.split.train), 5, 0.5, recipe, 0)
+    plan = replace(plan, order=world.plan.order[: len(plan.order)])
+    # The schedule of the rate depends on the number of steps: compare the first steps' losses.
+    uncached = world.train("uncached", recipe, plan=plan, features=None)
+    cached = [e["loss"] for e in trained.history if "loss" in e]
+    direct = [e["loss"] for e in uncached.history if "loss" in e]
+    assert direct[0] == pytest.approx(cached[0], abs=2e-6)
+    assert not (world.home / "uncached" / "features").exists()
+
+
+def test_finished_training_is_not_repeated(
+    world: World, trained: sft.Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("trains again"))
+    assert world.train("straight") == trained
+    with pytest.raises(TrainingError, match=r"other settings \(seed differ\)"):
+        world.train("straight", seed=1)
+
+
+def test_a_seed_is_another_training(world: World, trained: sft.Trained) -> None:
+    other = sft.plan(len(world.split.train), 5, 0.5, RECIPE, 1)
+    assert not np.array_equal(other.order, world.plan.order)
+    at = trained.command.index("--seed")
+    assert trained.command[at + 1] == "0"
+    named = sft.chosen_branches({0: trained, 1: trained}, "last")
+    assert list(named) == ["AffectGPT-SFT, seed 0", "AffectGPT-SFT, seed 1"]
+    named = sft.chosen_branches({0: trained}, "1-2")
+    assert list(named) == ["AffectGPT-SFT, epoch 1", "AffectGPT-SFT, epoch 2"]
+
+
+def test_nobody_is_dropped(world: World) -> None:
+    short = RECIPE.model_copy(update={"max_length": 300})
+    with pytest.raises(DataError, match=r"\d+ of 13 rows are longer than max_length = 300"):
+        world.train("short", short)
+    assert not (world.home / "short").exists()
+
+
+def test_checkpoints_are_chosen_without_the_test(trained: sft.Trained) -> None:
+    assert trained.choose("last") == [trained.checkpoints[-1]]
+    [best] = trained.choose("best")
+    assert best.eval_loss == min(c.eval_loss for c in trained.checkpoints if c.eval_loss)
+    assert [c.epoch for c in trained.choose("2-9")] == [2, 3]
+    with pytest.raises(ParamsError, match="no epoch in 7-9"):
+        trained.choose("7-9")
+    blind = replace(trained, checkpoints=[replace(c, eval_loss=None) for c in trained.checkpoints])
+    with pytest.raises(ParamsError, match="needs validation clips"):
+        blind.choose("best")
+
+
+def test_the_plan_mixes_evenly() -> None:
+    recipe = RECIPE.model_copy(update={"epochs": 5, "steps_per_epoch": 6})
+    plan = sft.plan(7, 11, 0.25, recipe, 3)
+    assert len(plan.order) == 5 * 6 * 4
+    epochs = plan.order.reshape(5, -1)
+    assert [(epoch >= 7).sum() for epoch in epochs] == [6] * 5
+    for rows in (plan.order[plan.order < 7], plan.order[plan.order >= 7]):
+        counts = Counter(rows.tolist()).values()
+        assert max(counts) - min(counts) <= 1
+    assert np.array_equal(plan.order, sft.plan(7, 11, 0.25, recipe, 3).order)
+    whole = sft.plan(7, 11, 0.25, RECIPE.model_copy(update={"epochs": 1}), 0)
+    assert set(range(7)) <= set(whole.order.tolist())
+    with pytest.raises(DataError, match="no pictures"):
+        sft.plan(7, 0, 0.5, RECIPE, 0)
+
+
+def test_the_split_is_drawn_and_recorded_by_name(world: World, tmp_path: Path) -> None:
+    clips = [
+        Clip(str(i), Path("x.mp4"), labels=("calm",), description="Calm.", group=str(i // 2))
+        for i in range(40)
+    ]
+    split = sft.split_dataset(clips, tmp_path / "s.json", test=8, val=4, seed=5)
+    assert split.to_json() == {"train": 28, "val": 4, "test": 8}
+    parts = [{clip.group for clip in part} for part in (split.train, split.val, split.test)]
+    assert not parts[0] & parts[1]
+    assert not parts[0] & parts[2]
+    assert not parts[1] & parts[2]
+    record = json.loads((tmp_path / "s.json").read_text())
+    assert record["splits"]["test"] == sorted(clip.name for clip in split.test)
+    assert record["about"]["seed"] == 5
+    again = {clip.name: clip.split for clip in apply_split(clips, tmp_path / "s.json")}
+    assert all(again[clip.name] == "val" for clip in split.val)
+    with pytest.raises(DataError, match="no clip for train"):
+        sft.split_dataset(clips, tmp_path / "t.json")
+    bare = [replace(clip, description=None) for clip in clips]
+    with pytest.raises(DataError, match="28 train clips without description"):
+        sft.split_dataset(bare, tmp_path / "u.json", test=8, val=4)
+
+
+def test_rows_say_only_what_there_is(world: World) -> None:
+    from tests.media_files import write_video
+
+    mute = write_video(world.home / "mute.mp4", 12)
+    [row] = sft.clip_rows([Clip("mute", mute, description="Still.")], "paper")
+    prompt = row["messages"][0]["content"]
+    assert "<AudioHere>" not in prompt
+    assert "Subtitle" not in prompt
+    assert "<ImageHere>" in prompt
+    assert row["audios"] == []
+    questions = {r["messages"][0]["content"] for r in world.rows if r["source"] == "pictures"}
+    assert 1 < len(questions) <= 4
+
+
+def test_lengths_name_the_longest(world: World) -> None:
+    from emolib.models.affectgpt import AffectGPTProcessor
+
+    processor = AffectGPTProcessor.from_pretrained(tiny_folder("affectgpt", world.home / "models"))
+    longest = check_lengths(world.rows, processor, 1024)
+    assert check_lengths(world.rows, processor, longest) == longest
+    with pytest.raises(DataError, match=f"the longest has {longest}"):
+        check_lengths(world.rows, processor, longest - 1)
+
+
+# Perspectives ------------------------------------------------------------------------------
+
+
+def ask(world: World, clips: list[Clip], name: str, branches: Path | None = None) -> dict:
+    with (
+        AffectGPTEngine(MODEL, "tiny", branches, world.home / "models") as engine,
+        Ledger(world.home / f"{name}.jsonl") as ledger,
+    ):
+        said = sft.describe(clips, engine, ledger, system="x")
+    return {view: [p.description for p in rows] for view, rows in said.items()}
+
+
+def test_a_perspective_changes_with_its_own_modality_alone(world: World) -> None:
+    clips = [replace(clip, audio=clip.video) for clip in world.clips[:3]]
+    other = world.clips[4]
+    variants = {
+        "video": [replace(clip, video=other.video) for clip in clips],
+        "audio": [replace(clip, audio=other.video) for clip in clips],
+        "text": [replace(clip, subtitle=other.subtitle) for clip in clips],
+    }
+    before = ask(world, clips, "v0")
+    for changed, varied in variants.items():
+        after = ask(world, varied, f"v-{changed}")
+        for view in ("all", "video", "audio", "text"):
+            same = after[view] == before[view]
+            assert same == (view not in ("all", changed)), (changed, view)
+
+
+def test_training_moves_all_but_the_text(world: World, trained: sft.Trained) -> None:
+    before = ask(world, world.clips[:4], "before")
+    after = ask(world, world.clips[:4], "after", trained.checkpoints[-1].file)
+    assert before["text"] == after["text"]
+    for view in ("all", "video", "audio"):
+        assert before[view] != after[view]
+
+
+def test_batches_of_mixed_perspectives_answer_as_single_ones(world: World) -> None:
+    together = ask(world, world.clips[:3], "together")
+    single = [ask(world, [clip], f"single-{clip.name}") for clip in world.clips[:3]]
+    for view, answers in together.items():
+        assert answers == [one[view][0] for one in single]
+
+
+def test_what_is_missing_is_said(world: World, tmp_path: Path) -> None:
+    from tests.media_files import write_video
+
+    mute = Clip("mute", write_video(tmp_path / "mute.mp4", 12))
+    gone = Clip("gone", tmp_path / "gone.mp4", subtitle="Hm.")
+    with (
+        AffectGPTEngine(MODEL, "tiny", cache=world.home / "models") as engine,
+        Ledger(tmp_path / "l.jsonl") as ledger,
+    ):
+        said = sft.describe([mute, gone], engine, ledger, system="x")
+        rows = len(ledger)
+        again = sft.describe([mute, gone], engine, ledger, system="x")
+        assert len(ledger) == rows
+        assert again["video"][0] == said["video"][0]
+    assert said["audio"][0].info["absent"] == "no sound"
+    assert said["audio"][0].status == "ok"
+    assert said["text"][0].info["absent"] == "no words"
+    assert said["all"][0].description
+    assert said["all"][1].status == "error"
+    assert "gone.mp4" in str(said["all"][1].error)
+    assert said["text"][1].status == "ok"
+
+
+def test_branches_of_another_model_are_refused(world: World, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    file = tmp_path / "branches.safetensors"
+    save_file({"video_branch.projection.weight": torch.zeros(2, 2)}, file)
+    with pytest.raises(EngineError, match="does not fit this model"):
+        AffectGPTEngine(MODEL, "tiny", file, world.home / "models")
+
+
+def test_another_trainable_set_is_refused(world: World) -> None:
+    from emolib.models.affectgpt import AffectGPTConfig, AffectGPTForConditionalGeneration
+    from emolib.models.affectgpt.trained import PUBLISHED, check_trainable
+
+    folder = tiny_folder("affectgpt", world.home / "models")
+    model = AffectGPTForConditionalGeneration.from_pretrained(folder)
+    with pytest.raises(EngineError, match="trained besides the branches"):
+        check_trainable(model)
+    assert check_trainable(model)[0] == 116
+
+    import torch
+
+    config = AffectGPTConfig()
+    with torch.device("meta"):
+        full = AffectGPTForConditionalGeneration(config)
+    full.freeze_towers()
+    assert check_trainable(full) == PUBLISHED == (116, 44_959_744)
+
+
+def test_recipe_is_checked() -> None:
+    with pytest.raises(ValueError, match="every crop is another picture"):
+        SftParams(crop=True)
+    assert SftParams(crop=True, cache=False).crop
