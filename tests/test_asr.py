@@ -282,6 +282,27 @@ def test_long_sound_is_heard_to_its_end(checkpoint, tmp_path):
     assert heard.text.count("hello") == 9
 
 
+@pytest.mark.parametrize("samples", [160_085, 160_079, 160_159, 16_081])
+def test_odd_lengths_end(checkpoint, tmp_path, samples):
+    sound = np.resize(tone(1.0), samples)
+    heard = open_recognizer(nano(checkpoint)).transcribe(wav(tmp_path / "a.wav", sound))
+    assert heard.kept[-1].end_s == pytest.approx(samples / RATE, abs=0.011)
+
+
+@given(st.lists(st.floats(0, 40), min_size=2, max_size=6, unique=True), st.integers(200, 640_000))
+def test_frames_asked_for_exist(edges, samples):
+    edges = sorted(min(edge, samples / RATE) for edge in edges[: len(edges) // 2 * 2])
+    frames = [round(s * 100) for s in asr._in_frames(list(batched(edges)), samples)]
+    assert frames == sorted(frames)
+    assert all(frame <= samples // 160 for frame in frames)
+    assert len(frames) % 2 == 0
+    assert all(a < b for a, b in batched(frames))
+
+
+def batched(values):
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
 def test_the_language_is_found_out(checkpoint, tmp_path):
     path = wav(tmp_path / "a.wav", tone(1.0))
     assert len(open_recognizer(nano(checkpoint, language="")).transcribe(path).language) in (2, 3)
