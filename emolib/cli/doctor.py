@@ -129,7 +129,21 @@ def _models(root: Path, base: StageParams, todo: list[str]) -> list[list[str]]:
         if state.startswith("no "):
             todo.append(f"model {name}: {state} ({where})")
         rows.append([name, where, state])
+    if base.asr.model:
+        rows.append(["asr", base.asr.model, _ears(base, todo)])
     return rows
+
+
+def _ears(base: StageParams, todo: list[str]) -> str:
+    """Whether the speech model is there; it is not loaded."""
+    from emolib.media.asr import open_recognizer
+
+    try:
+        open_recognizer(base.asr)
+    except EmolibError as error:
+        todo.append(f"asr: {error}")
+        return "not usable"
+    return "ok"
 
 
 def _data(root: Path, base: StageParams, todo: list[str]) -> str:

@@ -203,6 +203,9 @@ class FasterWhisper(Recognizer):
     def hear(self, sound: np.ndarray, spans: Sequence[Span]) -> tuple[list[Segment], str]:
         """Transcribe the spans of sound."""
         params = self.params
+        edges = _in_frames(spans, sound.size)
+        if not edges:
+            return [], params.language
         if self._model is None:
             try:
                 from faster_whisper import WhisperModel
@@ -228,7 +231,7 @@ class FasterWhisper(Recognizer):
             no_speech_threshold=params.no_speech_prob,
             log_prob_threshold=params.min_logprob,
             compression_ratio_threshold=params.max_compression,
-            clip_timestamps=[second for span in spans for second in span],
+            clip_timestamps=edges,
         )
         segments = [_segment(**{name: getattr(one, name) for name in _FIELDS}) for one in found]
         return segments, str(info.language)
