@@ -4,7 +4,7 @@
 :func:`concat`         the paper's: everything, spliced
 :func:`union`          everything, synonyms once
 :func:`majority`       what most systems named
-:func:`weighted_vote`  the same with weights, e.g. of :func:`reliability_weights`
+:func:`weighted_vote`  the same with weights; :func:`fit_vote` finds them
 :func:`fit`            ours: a calibrated probability for every candidate, and the list with
                        the highest expected score
 ``emolib.cojudge``     a language model is shown the candidates and who named them
@@ -28,7 +28,7 @@ from emolib.fusion.fuser import (
     fit,
     kept_labels,
 )
-from emolib.fusion.voting import concat, majority, reliability_weights, union, weighted_vote
+from emolib.fusion.voting import Vote, concat, fit_vote, majority, union, weighted_vote
 
 __all__ = [
     "Candidate",
@@ -38,14 +38,15 @@ __all__ = [
     "FusionSettings",
     "GroupOf",
     "Verdict",
+    "Vote",
     "best_set",
     "candidates",
     "concat",
     "cross_predict",
     "fit",
+    "fit_vote",
     "kept_labels",
     "majority",
-    "reliability_weights",
     "union",
     "weighted_vote",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log
+from dataclasses import dataclass
 
 from emolib.errors import ScoreError
 from emolib.fusion.candidates import GroupOf, Labels, Systems, candidates, clip_names
@@ -77,7 +77,7 @@ def weighted_vote(
 
     Args:
         preds: System name -> clip name -> labels, all over the same clips.
-        weights: System name -> weight >= 0; see :func:`reliability_weights`.
+        weights: System name -> weight >= 0; e.g. of :func:`fit_vote`.
         threshold: Share of the total weight, in [0, 1].
         grouping: Which words are synonyms; the lexicon by default.
 
@@ -99,24 +99,57 @@ def weighted_vote(
     return chosen
 
 
-def reliability_weights(
-    gold: Labels, preds: Systems, grouping: object | None = None
-) -> dict[str, float]:
-    """Weight every system by the log odds that a group it names is right, at least 0.
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """A weighted vote fitted on training clips.
 
-    With independent systems and equal error costs this is the optimal weight of a vote.
-    Counts are smoothed by one right and one wrong label.
+    Attributes:
+        weights: System -> share of its groups that are right, smoothed.
+        threshold: Share of all weight a group needs, in [0, 1].
+    """
+
+    weights: Mapping[str, float]
+    threshold: float
+
+    def predict(self, preds: Systems, grouping: object | None = None) -> dict[str, list[str]]:
+        """Fuse clips that were not in the fit; see :func:`weighted_vote`."""
+        return weighted_vote(preds, self.weights, self.threshold, grouping)
+
+
+def fit_vote(gold: Labels, preds: Systems, grouping: object | None = None) -> Vote:
+    """Weight every system by its precision, and choose the threshold with the best Avg.
+
+    Cost: one vote a threshold, of which there are at most as many as sets of systems, 64 tried.
 
     Args:
         gold: Reference labels of training clips: never those that are fused with the result.
         preds: Predictions on at least these clips.
         grouping: Which words are synonyms; the lexicon by default.
+
+    Raises:
+        ScoreError: no clip, or a clip without gold label or prediction.
     """
     group_of = GroupOf(grouping)
+    true = {clip: group_of.set_of(gold[clip]) for clip in gold}
+    if not true or not all(true.values()) or any(c not in preds[s] for s in preds for c in true):
+        raise ScoreError("a vote is fitted on clips that all have gold labels and predictions")
+    part = {s: {clip: preds[s][clip] for clip in gold} for s in preds}
+    said = {s: {clip: group_of.set_of(part[s][clip]) for clip in gold} for s in preds}
     weights = {}
-    for system, labels in preds.items():
-        pairs = [(group_of.set_of(labels[c]), group_of.set_of(gold[c])) for c in gold]
-        hits = sum(len(said & true) for said, true in pairs) + 1
-        misses = sum(len(said - true) for said, true in pairs) + 1
-        weights[system] = max(0.0, log(hits / misses))
-    return weights
+    for system, groups in said.items():
+        hits = sum(len(groups[c] & true[c]) for c in true)
+        weights[system] = (hits + 1) / (sum(len(groups[c]) for c in true) + 2)
+
+    def avg(threshold: float) -> float:
+        fused = weighted_vote(part, weights, threshold, grouping)
+        scores = 0.0
+        for clip, found in ((c, group_of.set_of(fused[c])) for c in true):
+            hits = len(found & true[clip])
+            scores += hits / max(len(found), 1) + hits / len(true[clip])
+        return round(scores, 9)
+
+    total = sum(weights.values())
+    sums = {0.0}
+    for weight in weights.values():
+        sums |= {x + weight for x in sums} if len(sums) < 32 else set()
+    return Vote(weights, max(sorted(min(x / total, 1.0) for x in sums), key=avg))
