@@ -72,6 +72,7 @@ STRATEGIES = {
     "fused": fusion.FusionSettings(),
     "fused for clip F1": fusion.FusionSettings(objective="f1"),
     "fused, at most 2": fusion.FusionSettings(cap=2),
+    "fused, 5 added": fusion.FusionSettings(add=5),
     "fused, 8 added": fusion.FusionSettings(add=8),
 }
 
@@ -100,6 +101,7 @@ class Study:
     def fused(
         self, settings: fusion.FusionSettings, seed: int = 0, sure: bool = True
     ) -> fusion.CrossFusion:
+        """Our fusion by nested cross-validation."""
         return fusion.cross_predict(
             self.gold,
             self.sources,
@@ -258,9 +260,7 @@ def text_model(
         n: row["emo"] for n, row in table(data / "mer2023_text/label-6way.csv", "name").items()
     }
     taken = {words[n] for n in wanted}
-    train = [
-        n for n in emotion if n not in set(wanted) and words[n] and words[n] not in taken
-    ]
+    train = [n for n in emotion if n not in set(wanted) and words[n] and words[n] not in taken]
     x, y = [words[n] for n in train], [emotion[n] for n in train]
     model = make_pipeline(
         TfidfVectorizer(analyzer="char", ngram_range=(1, 3), min_df=2, sublinear_tf=True),
@@ -342,7 +342,9 @@ def main() -> None:
     class_only = {n: [CLASSES_ZH[row["emotions"]]] for n, row in v1.items()}
     concluded = {n: reference_v1(row) for n, row in v1.items()}
     result["extraction"] = {
-        "emer_v1_zh_class": extraction_quality(class_only, {n: r["reasons"] for n, r in v1.items()}),
+        "emer_v1_zh_class": extraction_quality(
+            class_only, {n: r["reasons"] for n, r in v1.items()}
+        ),
         "emer_v1_en_class": extraction_quality(
             class_only, {n: r["reasons"] for n, r in v1_english.items()}
         ),

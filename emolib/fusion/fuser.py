@@ -21,7 +21,6 @@ from emolib.fusion.candidates import Confidences, GroupOf, Labels, Systems, cand
 from emolib.fusion.expected import Objective, best_set
 from emolib.fusion.features import feature_names, features
 from emolib.fusion.statistics import Clip, Statistics, read_clip, word_counts
-from emolib.scoring import lexicon
 from emolib.scoring.grouping import ExactGrouping
 
 FORMAT = 1

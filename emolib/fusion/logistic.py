@@ -96,7 +96,8 @@ class Logistic:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Logistic:
         """Undo :meth:`to_json`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return cls(**plain)
 
 
 def fit(features: tuple[str, ...], x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> Logistic:
