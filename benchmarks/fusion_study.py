@@ -14,11 +14,12 @@ Clips and gold: the 332 of MER2024-OV. Sources, all real:
 Strategies that learn (vote, fused) are fitted by nested cross-validation: ten outer folds, all
 choices made on inner folds, clips with the same words in the same fold. Features and settings
 were worked out on one half of the clips; ``held_out`` is the other (first byte of the SHA-256
-of the name is odd). Groups: the lexicon, and the released GPT-3.5 answers, in which labels the
-answers do not hold join the group of their lexicon synonyms.
+of the name is odd). Groups: the lexicon, by which the fusion counts too; the official wheels and
+equal spelling, of which it knows nothing; and the released GPT-3.5 answers, in which labels
+the answers do not hold join the group of their lexicon synonyms.
 
 Run:  python benchmarks/fusion_study.py --data DIR --out FILE
-      DIR: mer2024_ov, emer, mer2023_text and mllm_outputs
+      DIR: mer2024_ov, emer, mer2023_text, mllm_outputs and wheels/2026
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ CLASSES_ZH = {
 }
 MLLMS = ("pandagpt", "valley", "videochat-emb", "videochat-text", "videochatgpt", "videollama")
 METRICS = ("accuracy", "recall", "avg", "f1", "labels_per_clip")
+TESTED = ("avg", "f1")
 RESAMPLES = 10_000
 REPEATS = 10
 OUTER = 10
@@ -160,8 +162,8 @@ def compared(
             paired = scoring.compare(score, scores["concat"], resamples=RESAMPLES)
             rows[name]["minus_concat"] = {
                 "difference": rounded(paired.difference),
-                "ci95": rounded(paired.ci95),
-                "p": rounded(paired.p_permutation),
+                "ci95": rounded({m: paired.ci95[m] for m in TESTED}),
+                "p": rounded({m: paired.p_permutation[m] for m in TESTED}),
             }
     constant = scores["concat"].constant_list
     keys = ("accuracy", "recall", "avg", "f1")
@@ -361,6 +363,7 @@ def main() -> None:
         gold, {"sample": sample, "text": here, "description": description}, {"text": sure}, words
     )
     studies = {"sample_and_text": clean, "with_descriptions_circular": circular}
+    wheels = scoring.open_grouping("ew2026", tables=data / "wheels/2026")
     cached = CachedGrouping.read(data / "mer2024_ov/openset-synonym.zip")
     test = [n for n in gold if held_out(n)]
     for title, study in studies.items():
@@ -369,6 +372,8 @@ def main() -> None:
         result[title] = {
             "lexicon": compared(gold, systems, grouping),
             "lexicon_held_out": compared(gold, systems, grouping, test),
+            "wheels_2026": compared(gold, systems, wheels),
+            "exact": compared(gold, systems, scoring.open_grouping("exact")),
             "released_groups": compared(gold, systems, released)
             | {"labels_put_in_by_the_lexicon": share},
             "other_folds": repeats(study, systems["concat"], grouping),
@@ -407,7 +412,7 @@ def main() -> None:
     }
     write_json(args.out, result)
     for title in ("sample_and_text", "with_descriptions_circular", "mllms_emer_v1"):
-        for view in ("lexicon", "lexicon_held_out", "released_groups"):
+        for view in ("lexicon", "lexicon_held_out", "wheels_2026", "exact", "released_groups"):
             for name, row in result[title].get(view, {}).get("systems", {}).items():
                 print(title, view, name, row)
         print(title, result[title]["other_folds"], result[title]["calibration"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import combinations, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emolib import fusion, scoring
-from emolib.errors import ScoreError
+from emolib.errors import LeakError, ScoreError
 from emolib.fusion import folds, logistic
 from emolib.fusion.expected import best_set, expected_terms
 from emolib.scoring.cached import CachedGrouping
@@ -210,14 +212,29 @@ def test_deterministic_and_independent_of_the_order_of_clips():
     assert json.dumps(first.to_json()) == json.dumps(second.to_json())
 
 
+def later(systems, sure=None):
+    """The same lists under names the fuser has not seen."""
+    named = {s: {f"new {c}": x for c, x in rows.items()} for s, rows in systems.items()}
+    return named, later(sure)[0] if sure else None
+
+
+def test_clips_of_the_fit_are_refused():
+    gold, systems, _ = world(30)
+    fuser = fusion.fit(gold, systems)
+    with pytest.raises(LeakError, match="30 of 30 evaluation clips"):
+        fuser.predict(systems)
+    assert set(fuser.predict(systems, allow_leak=True)) == set(gold)
+
+
 def test_json_round_trip():
     gold, systems, sure = world(40)
+    new = later(systems, sure)
     for options in ({}, {"objective": "f1", "cap": 2, "add": 3}):
         fuser = fusion.fit(gold, systems, sure, settings=fusion.FusionSettings(**options))
         text = json.dumps(fuser.to_json(), allow_nan=False)
         again = fusion.Fuser.from_json(json.loads(text))
         assert again == fuser
-        assert again.explain(systems, sure) == fuser.explain(systems, sure)
+        assert again.explain(*new) == fuser.explain(*new)
 
 
 def test_json_of_other_groups_is_refused():
@@ -235,6 +252,7 @@ def test_explains_every_candidate_and_the_list_follows():
     gold, systems, sure = world()
     settings = fusion.FusionSettings(cap=2)
     fuser = fusion.fit(gold, systems, sure, settings=settings)
+    systems, sure = later(systems, sure)
     fused = fuser.predict(systems, sure)
     group_of = fusion.GroupOf()
     capped = 0
@@ -258,9 +276,9 @@ def test_explains_every_candidate_and_the_list_follows():
 def test_one_system_gives_its_list_or_less():
     gold, systems, _ = world()
     fuser = fusion.fit(gold, {"bad": systems["bad"]})
-    fused = fuser.predict({"bad": systems["bad"]})
-    assert all(set(fused[c]) <= set(systems["bad"][c]) for c in gold)
-    assert all(fused[c] for c in gold)
+    new, _ = later({"bad": systems["bad"]})
+    fused = fuser.predict(new)
+    assert all(set(fused[c]) <= set(new["bad"][c]) and fused[c] for c in fused)
 
 
 def test_nothing_named_gives_an_empty_list_unless_words_may_be_added():
@@ -342,3 +360,42 @@ def test_newton_finds_the_minimum():
     assert np.abs(gradient).max() < 1e-6
     # Perfectly separable data do not run away.
     assert np.isfinite(logistic.newton(x[:2], np.array([0.0, 1.0]), ridge, centre)).all()
+
+
+# --- the page and its record -----------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_every_table_of_the_page_is_in_the_record():
+    record = json.loads((ROOT / "outputs/record/fusion_study.json").read_text())
+    checked, table = 0, None
+    for line in (ROOT / "docs/fusion.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if found := re.fullmatch(r"<!-- record: (\w+)/(\w+) -->", line):
+            table = record[found[1]][found[2]]
+        elif not line:
+            table = None
+        elif table and "n = " in line:
+            assert cells[0].endswith(f"n = {table['n']}")
+        elif table and not line.startswith("|--"):
+            row = table["systems"][cells[0]]
+            shown = [f"{row[m]:.3f}" for m in ("avg", "f1", "accuracy", "recall")]
+            assert cells[1:6] == [*shown, f"{row['labels_per_clip']:.2f}"], line
+            if "minus_concat" in row:
+                lead = row["minus_concat"]
+                for cell, metric in zip(cells[6:], ("avg", "f1"), strict=True):
+                    low, high = lead["ci95"][metric]
+                    start = f"{lead['difference'][metric]:+.3f} [{low:+.3f}, {high:+.3f}] p "
+                    p = lead["p"][metric]
+                    assert cell == start + ("< 0.001" if p < 0.001 else f"{p:.3f}"), line
+            checked += 1
+    assert checked >= 40
+
+
+def test_the_record_meets_the_target():
+    row = json.loads((ROOT / "outputs/record/fusion_study.json").read_text())["sample_and_text"]
+    fused, concat = (row["lexicon"]["systems"][s] for s in ("fused, 5 added", "concat"))
+    assert fused["minus_concat"]["p"]["avg"] < 0.05 < fused["minus_concat"]["difference"]["f1"]
+    assert fused["minus_concat"]["difference"]["avg"] > 0
+    assert fused["labels_per_clip"] < concat["labels_per_clip"]

@@ -22,6 +22,7 @@ from emolib.fusion.expected import Objective, best_set
 from emolib.fusion.features import feature_names, features
 from emolib.fusion.statistics import Clip, Statistics, read_clip, word_counts
 from emolib.scoring.grouping import ExactGrouping
+from emolib.scoring.leak import check_leak
 
 FORMAT = 1
 
@@ -92,7 +93,7 @@ class Fuser:
         missed: Distribution of the number of gold groups that are no candidate.
         words: Gold word -> training clips that have it; picks the word of a group.
         added: Groups that are candidates of every clip, most frequent first.
-        trained_on: Names of the training clips, sorted, for the leak guard.
+        trained_on: Names of the training clips, sorted; they are refused later.
     """
 
     systems: tuple[str, ...]
@@ -108,19 +109,26 @@ class Fuser:
     _group_of: GroupOf = field(compare=False, repr=False)
 
     def explain(
-        self, preds: Systems, confidences: Confidences | None = None
+        self,
+        preds: Systems,
+        confidences: Confidences | None = None,
+        *,
+        allow_leak: bool = False,
     ) -> dict[str, list[Verdict]]:
         """Judge every candidate of every clip, most probable first.
 
         Args:
             preds: The systems the fuser was fitted on -> clip -> labels.
             confidences: The systems that had confidences then -> clip -> label -> [0, 1].
+            allow_leak: Judge clips of the fit all the same, e.g. to look at them.
 
         Raises:
+            LeakError: a clip was in the fit, so that its own gold would speak for it.
             ScoreError: other systems than in the fit, or clips that differ between systems.
         """
         preds, sure = _check(preds, confidences, self.systems, self.confident)
         names = clip_names(list(preds.values()))
+        check_leak(names, {"the clips this fuser was fitted on": self.trained_on}, allow=allow_leak)
         speaker: dict[str, str] = {}
         for word in sorted(self.words, key=lambda w: (-self.words[w], w)):
             speaker.setdefault(self._group_of(word), word)
@@ -157,10 +165,14 @@ class Fuser:
         return verdicts
 
     def predict(
-        self, preds: Systems, confidences: Confidences | None = None
+        self,
+        preds: Systems,
+        confidences: Confidences | None = None,
+        *,
+        allow_leak: bool = False,
     ) -> dict[str, list[str]]:
         """Fuse: clip -> kept labels, most probable first. See :meth:`explain`."""
-        return kept_labels(self.explain(preds, confidences))
+        return kept_labels(self.explain(preds, confidences, allow_leak=allow_leak))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; :meth:`from_json` gives an equal fuser."""
