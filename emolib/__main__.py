@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(
-            f"\nemolib {args.command}: interrupted; the same command goes on from here",
+            f"\nemolib {args.command}: interrupted; the same command (without --fresh) goes on "
+            "from here",
             file=sys.stderr,
         )
         return 130

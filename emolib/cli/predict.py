@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from emolib.params.media import FaceParams
     from emolib.params.profiles import base_params
     from emolib.predict import predict
-    from emolib.report import format_table
+    from emolib.report import format_table, one_line
 
     if args.frames < 1:
         raise ParamsError(f"--frames {args.frames}: must be at least 1")
@@ -118,15 +118,18 @@ def run(args: argparse.Namespace) -> int:
                     row.name,
                     row.system,
                     ", ".join(row.labels) or "-",
-                    f"ERROR {row.error}" if row.error else row.description,
+                    "ERROR, see below" if row.error else row.description,
                 ]
                 for row in rows
             ],
             widest=48,
         )
     )
-    failed = sum(row.status == "error" for row in rows)
-    print(f"\n{len(rows)} rows, {failed} with an error -> {args.out}")
+    failed = [row for row in rows if row.status == "error"]
+    print()
+    for row in failed:  # in full: the table has no room for a reason
+        print(f"{one_line(row.name)}: {one_line(row.error or '')}")
+    print(f"{len(rows)} rows, {len(failed)} with an error -> {args.out}")
     return 1 if failed else 0
 
 
