@@ -78,7 +78,7 @@ class ClassifierParams(Schema):
             published model does not.
         learning_rate: Of Adam.
         weight_decay: Of Adam.
-        batch_size: Clips a step.
+        batch_size: Clips a step; the published model takes 32.
         epochs: At most.
         patience: Epochs without a better inner score after which training stops.
         class_weights: Weigh classes by the inverse of their frequency.
@@ -99,9 +99,9 @@ class ClassifierParams(Schema):
     standardise: bool = True
     learning_rate: float = Field(default=1.0e-3, gt=0)
     weight_decay: float = Field(default=1.0e-5, ge=0)
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=64, ge=1)
     epochs: int = Field(default=100, ge=1)
-    patience: int = Field(default=10, ge=1)
+    patience: int = Field(default=8, ge=1)
     class_weights: bool = True
     valence_weight: float = Field(default=0.0, ge=0)
     strengths: tuple[float, ...] = Field(default=(0.1, 0.3, 1.0, 3.0, 10.0, 30.0), min_length=1)

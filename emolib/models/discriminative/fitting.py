@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,7 @@ from emolib.params.discriminative import ClassifierParams
 SPACE = {"hidden": (64, 128, 256), "dropout": (0.2, 0.3, 0.4, 0.5), "learning_rate": (1e-3, 1e-4)}
 """The published search space: 24 combinations."""
 
+_FIRST_WEIGHTS = threading.Lock()
 _CLIP = 5.0  # deviations; a wild value of a new clip must not drown the others
 
 
@@ -144,11 +146,12 @@ def fit_network(
     """
     inputs = network_inputs(corpus.tables, params.kind)
     scalers = [Scaler.fit(table, train, params.standardise) for table in corpus.tables]
-    with torch.random.fork_rng(devices=[]):
+    # torch's generator belongs to the whole process: used for the first weights alone.
+    with _FIRST_WEIGHTS, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(corpus, inputs, params)
-        fitted = FittedNetwork(network, scalers, inputs)
-        fitted.info = _train(fitted, corpus, train, stop, params)
+    fitted = FittedNetwork(network, scalers, inputs)
+    fitted.info = _train(fitted, corpus, train, stop, params, np.random.default_rng(seed))
     fitted.temperature = measures.fit_temperature(fitted.logits(corpus, stop), corpus.y[stop])
     fitted.info["temperature"] = round(fitted.temperature, 4)
     return fitted
@@ -187,6 +190,7 @@ def _train(
     train: np.ndarray,
     stop: np.ndarray,
     params: ClassifierParams,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
     network = fitted.network
     values, lengths = fitted.tensors(corpus, train)
@@ -203,13 +207,13 @@ def _train(
         network.parameters(),
         lr=params.learning_rate,
         weight_decay=params.weight_decay,
-        foreach=True,
+        fused=True,
     )
     best: tuple[float, float] = (-1.0, 0.0)
     best_epoch, state = 0, copy.deepcopy(network.state_dict())
     for epoch in range(1, params.epochs + 1):
         network.train()
-        for batch in torch.randperm(len(y)).split(params.batch_size):
+        for batch in torch.from_numpy(rng.permutation(len(y))).split(params.batch_size):
             optimiser.zero_grad(set_to_none=True)
             some = [None if n is None else n[batch] for n in lengths]
             logits, guessed = network([x[batch] for x in values], some)
