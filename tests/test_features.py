@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -151,7 +153,7 @@ def test_words_hash_the_same_everywhere_and_have_unit_length():
     assert table[:, 256:].min() >= 0
     assert table[:, 256:].max() <= 1
     assert words.text_features(["什么"], 256)[0].nonzero()[0].tolist() == sorted(
-        {__import__("zlib").crc32(g.encode()) & 255 for g in words.ngrams("什么")}
+        {zlib.crc32(g.encode()) & 255 for g in words.ngrams("什么")}
         | {256 + words.MARKS.index("length")}
     )
 

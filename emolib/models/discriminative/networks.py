@@ -168,7 +168,10 @@ class LowRankFusion(nn.Module):
             nn.Parameter(torch.empty(rank, hidden + 1, out)) for _ in widths
         )
         for factor in self.factors:
-            nn.init.xavier_normal_(factor)
+            nn.init.normal_(factor, std=(hidden + 1) ** -0.5)
+            # The constant's row at 1: the product starts near a sum, and gradients reach all.
+            with torch.no_grad():
+                factor[:, -1] = 1.0
         self.weights = nn.Parameter(torch.full((rank,), rank**-0.5))
         self.bias = nn.Parameter(torch.zeros(out))
         self.classes = nn.Linear(out, classes)
