@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from emolib.features.words import MARKS, count_table, text_marks
 from emolib.features.table import FeatureTable
+from emolib.features.words import MARKS, count_table, text_marks
 from emolib.files import write_json, write_jsonl
 from emolib.hashing import sha_file
 from emolib.models.discriminative import measures
@@ -99,9 +99,7 @@ def main() -> None:
     tables = {}
     for name, parts in SETS.items():
         begun = time.process_time()
-        some = Corpus(
-            corpus.names, tuple(corpus.tables[k] for k in parts), corpus.y, corpus.groups
-        )
+        some = Corpus(corpus.names, tuple(corpus.tables[k] for k in parts), corpus.y, corpus.groups)
         found = out_of_fold(
             some, params, ProtocolParams(folds=5), seed=args.seed, system=f"text only, {name}"
         )

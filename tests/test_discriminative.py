@@ -32,7 +32,12 @@ PROTOCOL = ProtocolParams(folds=3, inner=0.25)
 
 
 def corpus(
-    n: int = 90, signal: float = 1.5, unlabelled: int = 0, seed: int = 0, groups: int = 0, wide: int = 5
+    n: int = 90,
+    signal: float = 1.5,
+    unlabelled: int = 0,
+    seed: int = 0,
+    groups: int = 0,
+    wide: int = 5,
 ) -> Corpus:
     """Clips of three classes with a visible signal in two of three modalities."""
     rng = np.random.default_rng(seed)
@@ -98,8 +103,11 @@ def test_dropout_takes_the_stated_share_and_keeps_the_mean():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=12, max_size=80),
-       st.integers(2, 4), st.integers(0, 99))
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=12, max_size=80),
+    st.integers(2, 4),
+    st.integers(0, 99),
+)
 def test_folds_never_split_a_group_and_use_every_fold(rows, k, seed):
     classes = [c for c, _ in rows]
     groups = [f"g{g}" if g < 8 else "" for _, g in rows]

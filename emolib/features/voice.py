@@ -166,7 +166,14 @@ def _statistics(values: np.ndarray) -> list[float]:
     time = np.linspace(-0.5, 0.5, values.size)
     drift = float(time @ values / (time @ time)) if values.size > 2 else 0.0
     low, middle, high = np.quantile(values, (0.1, 0.5, 0.9))
-    return [float(values.mean()), float(values.std()), float(low), float(middle), float(high), drift]
+    return [
+        float(values.mean()),
+        float(values.std()),
+        float(low),
+        float(middle),
+        float(high),
+        drift,
+    ]
 
 
 def _whole(

@@ -88,9 +88,7 @@ def read_classes(file: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         if row[column] not in CLASSES:
-            raise DataError(
-                f"{file}, line {number}: class {row[column]!r}; choose from {CLASSES}"
-            )
+            raise DataError(f"{file}, line {number}: class {row[column]!r}; choose from {CLASSES}")
         if row["name"] in found:
             raise DataError(f"{file}, line {number}: {row['name']!r} is given twice")
         found[row["name"]] = row[column]

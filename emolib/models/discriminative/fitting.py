@@ -84,14 +84,14 @@ class Scaler:
 class FittedNetwork:
     """A trained network with its scalers."""
 
-    def __init__(
-        self, network: nn.Module, scalers: list[Scaler], inputs: list[list[int]]
-    ) -> None:
+    def __init__(self, network: nn.Module, scalers: list[Scaler], inputs: list[list[int]]) -> None:
         self.network, self.scalers, self.inputs = network, scalers, inputs
         self.temperature = 1.0
         self.info: dict[str, Any] = {}
 
-    def tensors(self, corpus: Corpus, index: np.ndarray) -> tuple[list[Tensor], list[Tensor | None]]:
+    def tensors(
+        self, corpus: Corpus, index: np.ndarray
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
         """The network's inputs for some clips."""
         values: list[Tensor] = []
         lengths: list[Tensor | None] = []

@@ -14,6 +14,8 @@ from emolib.models.discriminative.corpus import Corpus
 from emolib.models.discriminative.fitting import Scaler
 from emolib.params.discriminative import ClassifierParams
 
+_TOLERANCE = 1e-3  # of the gradient; scores do not change below
+
 
 class FittedLinear:
     """Logistic regression over blocks of features, each block of about the same length."""
@@ -27,7 +29,7 @@ class FittedLinear:
         self.info: dict[str, Any] = {}
 
     def inputs(self, corpus: Corpus, index: np.ndarray) -> Any:
-        """float [clips, all features], sparse when one of the tables is."""
+        """Float [clips, all features], sparse when one of the tables is."""
         parts = [
             block.apply(table, index)
             for block, table in zip(self._blocks, corpus.tables, strict=True)
@@ -43,9 +45,11 @@ class FittedLinear:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            self._model = LogisticRegression(
-                C=strength, class_weight="balanced" if balanced else None, max_iter=500, tol=1e-3
-            ).fit(x, y)
+            # From one strength to the next (rising) the weights before are a good start.
+            self._model = self._model or LogisticRegression(
+                warm_start=True, class_weight="balanced" if balanced else None, max_iter=300
+            )
+            self._model.set_params(C=strength, tol=_TOLERANCE).fit(x, y)
         self._columns = self._model.classes_.astype(np.int64)
         return self
 
@@ -64,19 +68,21 @@ class FittedLinear:
 
 
 class _Block:
-    """One table's preparation: tf-idf of unit length for counts, standardised over root width."""
+    """One table's preparation: tf-idf of unit length for counts, else standardised / root width."""
 
     def __init__(self, table: FeatureTable, train: np.ndarray, standardise: bool) -> None:
         if sparse.issparse(table.values):
             counts = table.values[train]
             seen = np.bincount(counts.indices, minlength=table.width)
-            self._idf = np.log((1 + len(train)) / (1 + seen)) + 1
+            # What one training clip alone says cannot be known to mean anything.
+            self._kept = np.flatnonzero(seen >= 2)
+            self._idf = np.log((1 + len(train)) / (1 + seen[self._kept])) + 1
         else:
             self._scaler = Scaler.fit(table, train, standardise)
 
     def apply(self, table: FeatureTable, index: np.ndarray) -> Any:
         if sparse.issparse(table.values):
-            weighed = table.values[index].multiply(self._idf).tocsr()
+            weighed = table.values[index][:, self._kept].multiply(self._idf).tocsr()
             length = np.sqrt(np.asarray(weighed.multiply(weighed).sum(axis=1)).ravel())
             return sparse.diags(1 / np.maximum(length, 1e-9)) @ weighed
         values = self._scaler.apply(table, index)
@@ -96,7 +102,7 @@ def fit_linear(
     x, held = inner.inputs(corpus, train), inner.inputs(corpus, stop)
     y, gold = corpus.y[train], corpus.y[stop]
     tried: list[tuple[float, float, float]] = []
-    for strength in params.strengths:
+    for strength in sorted(params.strengths):
         logits = inner.train(x, y, strength, params.class_weights).decide(held)
         temperature = measures.fit_temperature(logits, gold)
         score = measures.weighted_f1(gold, logits.argmax(axis=1), len(corpus.classes))

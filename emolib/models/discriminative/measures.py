@@ -96,7 +96,12 @@ def paired_p(
 
 
 def chance_p(
-    gold: np.ndarray, predicted: np.ndarray, classes: int, *, permutations: int = 9_999, seed: int = 0
+    gold: np.ndarray,
+    predicted: np.ndarray,
+    classes: int,
+    *,
+    permutations: int = 9_999,
+    seed: int = 0,
 ) -> dict[str, float]:
     """One-sided permutation test against chance: the predictions are dealt to random clips.
 

@@ -66,10 +66,7 @@ class SequenceEncoder(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Encode frame-level features; steps from ``lengths`` on are padding."""
         states, _ = self.lstm(x)
-        if lengths is None:
-            last = states[:, -1]
-        else:
-            last = states[torch.arange(len(x)), lengths - 1]
+        last = states[:, -1] if lengths is None else states[torch.arange(len(x)), lengths - 1]
         return self.out(self.dropout(last))
 
 
@@ -182,9 +179,7 @@ class LowRankFusion(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Class logits [batch, classes] and valence [batch] or None."""
         product: Tensor | None = None
-        for encoder, factor, x, n in zip(
-            self.encoders, self.factors, inputs, lengths, strict=True
-        ):
+        for encoder, factor, x, n in zip(self.encoders, self.factors, inputs, lengths, strict=True):
             state = encoder(x, n)
             one = torch.cat([state, state.new_ones(len(state), 1)], dim=1)
             part = torch.einsum("bi,rio->bro", one, factor)

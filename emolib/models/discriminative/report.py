@@ -87,12 +87,13 @@ def feature_overview(corpus: Corpus) -> dict[str, Any]:
         for table in corpus.tables
     ]
     counts = np.bincount(corpus.y[corpus.labelled], minlength=len(corpus.classes))
-    notes = ", ".join(f"{name} {n}" for name, n in zip(corpus.classes, counts, strict=True))
+    classes = ", ".join(f"{name} {n}" for name, n in zip(corpus.classes, counts, strict=True))
+    labelled, more = len(corpus.labelled), len(corpus.unlabelled)
     return {
         "title": "Features",
         "columns": ["features", "modality", "width", "clips missing"],
         "rows": rows,
-        "notes": [f"{len(corpus.labelled)} labelled clips: {notes}; {len(corpus.unlabelled)} more."],
+        "notes": [f"{labelled} labelled clips: {classes}; {more} without a class."],
     }
 
 
@@ -139,9 +140,7 @@ def reliabilities(
 ) -> dict[str, measures.Reliability]:
     """System name -> calibration on the labelled clips."""
     index = corpus.labelled
-    return {
-        p.system: measures.reliability(p.table[index], corpus.y[index]) for p in found.values()
-    }
+    return {p.system: measures.reliability(p.table[index], corpus.y[index]) for p in found.values()}
 
 
 def calibration_json(curves: Mapping[str, measures.Reliability]) -> dict[str, dict[str, float]]:
