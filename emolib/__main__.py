@@ -11,7 +11,7 @@ from emolib import __version__
 from emolib.errors import EmolibError
 
 # In the order a newcomer meets them; each module gives `add_parser` and `run`.
-COMMANDS = ("run", "predict", "score", "doctor", "report", "record")
+COMMANDS = ("run", "predict", "score", "convert", "doctor", "report", "record")
 
 EXIT_USER_ERROR = 2
 
@@ -19,10 +19,10 @@ _ABOUT = """\
 Open-vocabulary emotion recognition from video: from a clip's face, voice and words to an
 open set of emotion words, and honest scores for them.
 
-  emolib run demo                      every notebook on a small generated data set, no downloads
-  emolib predict clips/ --profile demo labels for your own videos
-  emolib score --gold a.csv --pred b.csv   MER2024-OV scores with intervals
-  emolib doctor                        what is installed, found, missing, and what to do next
+  emolib run demo                         every notebook on a small generated data set
+  emolib predict clips/ --profile demo    labels for your own videos
+  emolib score --gold a.csv --pred b.csv  MER2024-OV scores with intervals
+  emolib doctor                           what is installed, found, missing, what to do next
 """
 
 
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(
-            f"\nemolib {args.command}: interrupted; the same command goes on from here",
+            f"\nemolib {args.command}: interrupted; the same command (without --fresh) goes on "
+            "from here",
             file=sys.stderr,
         )
         return 130

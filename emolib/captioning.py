@@ -14,8 +14,8 @@ from emolib import prompts
 from emolib.datasets.clip import Clip
 from emolib.engines import open_engine
 from emolib.engines.base import Engine, Request
-from emolib.errors import MediaError
-from emolib.hashing import key_of, sha_file
+from emolib.errors import MediaError, ParamsError
+from emolib.hashing import canonical, is_unchanged, key_of, sha_file
 from emolib.inference import Task, ask
 from emolib.ledger import Ledger, Row
 from emolib.media.store import FrameStore, read_picture
@@ -87,6 +87,8 @@ def _extract(clip: Clip, store: FrameStore, ledger: Ledger, frames: int, seed: i
             )
     except MediaError as error:
         row["error"] = str(error)
+        if not is_unchanged(clip.video, content):
+            return row  # gone meanwhile: says nothing about this content
     ledger.put(row)
     return row
 
@@ -139,10 +141,20 @@ def caption_by_all(
 
     Returns:
         The rows of :func:`caption`, model after model.
+
+    Raises:
+        ParamsError: two names stand for one and the same model.
     """
     rows: list[dict[str, Any]] = []
+    seen: dict[str, str] = {}
     for name in generators:
         with open_engine(models[name], name=name, cache=cache) as engine, Ledger(ledger) as answers:
+            twin = seen.setdefault(canonical(engine.identity), name)
+            if twin != name:
+                raise ParamsError(
+                    f"generators: {twin!r} and {name!r} are the same model with the same decoding: "
+                    "their captions always agree and the judge would keep all of them"
+                )
             rows += caption(images, engine, answers)
     return rows
 
@@ -159,7 +171,7 @@ def count_captions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "captions": len(words),
                 "errors": len(own) - len(words),
                 "cut off": sum(row["finish_reason"] == "length" for row in own),
-                "words (median)": float(np.median(words)) if words else 0.0,
+                "words (median)": int(np.median(words)) if words else 0,
             }
         )
     return counts

@@ -18,7 +18,8 @@ def write_atomic(path: Path, data: str | bytes) -> Path:
     Raises:
         DataError: the disk is full or the folder cannot be written.
     """
-    raw = data.encode() if isinstance(data, str) else data
+    # A model's answer may hold half a character (a lone surrogate), which UTF-8 cannot say.
+    raw = data.encode("utf-8", "replace") if isinstance(data, str) else data
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from None
 
 
@@ -75,7 +76,7 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                     continue
                 try:
                     row = json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}, line {number}: not JSON: {error}") from None
                 if not isinstance(row, dict):
                     raise DataError(f"{path}, line {number}: expected a JSON object")

@@ -50,6 +50,14 @@ def _sha_file(path: str, size: int, mtime_ns: int) -> str:
     return digest.hexdigest()
 
 
+def is_unchanged(path: Path, sha: str) -> bool:
+    """Whether the file is still there with this content; free while its time stamp stays."""
+    try:
+        return sha_file(path) == sha
+    except OSError:
+        return False
+
+
 def sha_files(paths: Iterable[Path], root: Path) -> str:
     """One hash over several files' relative names and contents, in name order."""
     rows = sorted((path.relative_to(root).as_posix(), sha_file(path)) for path in paths)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 
+from emolib.errors import ParamsError
 from emolib.hashing import key_of, sha_file
 
 PACKAGE = Path(__file__).parent
@@ -78,7 +79,14 @@ def closure(modules: set[str]) -> dict[str, Path]:
 
 @lru_cache(maxsize=1024)
 def _imports_of(path: Path) -> frozenset[str]:
-    return frozenset(imported(path.read_text(encoding="utf-8")))
+    source = path.read_text(encoding="utf-8")
+    return frozenset(imported(source) | _named(source))
+
+
+def _named(source: str) -> set[str]:
+    """Modules of the package whose full name is a string: started as a process of their own."""
+    texts = (n.value for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant))
+    return {t for t in texts if isinstance(t, str) and "." in t and module_file(t) is not None}
 
 
 def notebook_code(path: Path) -> str:
@@ -91,16 +99,25 @@ def notebook_code(path: Path) -> str:
 def code_hash(notebook: Path) -> str:
     """Hash of a notebook's code and of every module of the package it depends on.
 
-    Text cells play no part. Data files inside the package count with the folder of the
-    module beside them.
+    Text cells play no part. Data files inside the package count with the modules beside them;
+    those in a folder without modules (``emolib/data``) count with the folder above it.
+
+    Raises:
+        ParamsError: the notebook's code is not Python.
     """
     source = notebook_code(notebook)
-    files = closure(imported(source))
-    data = {
-        path
-        for folder in {file.parent for file in files.values()}
-        for pattern in ("*.csv", "*.json")
-        for path in folder.glob(pattern)
+    try:
+        files = closure(imported(source))
+    except SyntaxError as error:
+        raise ParamsError(f"{notebook}: its code is not Python: {error}") from None
+    folders = {file.parent for file in files.values()}
+    folders |= {
+        below
+        for folder in folders
+        for below in folder.iterdir()
+        if below.is_dir() and not any(below.glob("*.py"))
     }
+    data = {p for folder in folders for kind in ("*.csv", "*.json") for p in folder.glob(kind)}
     everything = sorted({*files.values(), *data})
-    return key_of(code=source, files=[(p.name, sha_file(p)) for p in everything])
+    named = [(p.relative_to(PACKAGE).as_posix(), sha_file(p)) for p in everything]
+    return key_of(code=source, files=named)

@@ -20,8 +20,9 @@ class Task:
     Attributes:
         id: Unique name of the row, e.g. "clip/0.84/qwen".
         content: Plain values the question depends on: file hashes, sampling, rendered prompt.
-        build: Makes the request; may raise MediaError or DataError, which becomes the row's
-            error.
+        build: Makes the request. A MediaError (the file itself is at fault) becomes the row's
+            lasting error; a DataError or OSError (it is gone, changed or out of reach just now)
+            an error that is tried again by the next run.
         info: Plain values to keep beside the answer (not part of the key). ``build`` may add to
             it, e.g. the time stamps of the frames it took.
     """
@@ -63,6 +64,8 @@ def ask(tasks: Iterable[Task], engine: Engine, ledger: Ledger, desc: str) -> dic
         raise ValueError("task ids must be unique")
     todo = {keys[t.id]: t for t in reversed(tasks) if not ledger.settled(keys[t.id])}
     todo = dict(reversed(todo.items()))
+    if ledger.broken:
+        print(f"{ledger.path.name}: {ledger.broken} cut-off rows are left out and asked again")
     distinct = len(set(keys.values()))
     with Progress(desc, distinct, done=distinct - len(todo)) as progress:
         failed = 0
@@ -88,8 +91,9 @@ def _requests(todo: dict[str, Task], settle: Callable[[str, Reply], None]) -> It
     for key, task in todo.items():
         try:
             request = task.build()
-        except (MediaError, DataError) as error:
-            settle(key, Reply(id=key, error=str(error)))
+        except (MediaError, DataError, OSError) as error:
+            lasting = isinstance(error, MediaError)
+            settle(key, Reply(id=key, error=str(error), transient=not lasting))
             continue
         yield Request(
             id=key,

@@ -19,6 +19,10 @@ from emolib.errors import LedgerError
 Row = dict[str, Any]
 
 
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
 class Ledger:
     """Rows by key, on disk at once.
 
@@ -44,14 +48,20 @@ class Ledger:
     def _read(self) -> None:
         if not self.path.exists():
             return
+        foreign = False
         with self.path.open("rb") as file:
             for line in file:
                 try:
-                    row = json.loads(line)
+                    row = json.loads(line, parse_constant=_refuse)
                     self._rows[row["key"]] = row
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, RecursionError):
                     self.broken += bool(line.strip())
-        if self.broken and not self._rows:
+                    # A cut-off row begins like one; the very first row may be cut off, too.
+                    foreign |= bool(line.strip()) and not line.startswith(b"{")
+                except (KeyError, TypeError):
+                    self.broken += 1
+                    foreign = True
+        if foreign and not self._rows:
             raise LedgerError(f"{self.path}: no line of it is a ledger row; is it a ledger?")
 
     def __len__(self) -> int:
@@ -95,7 +105,8 @@ class Ledger:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
         except OSError as error:
             raise LedgerError(f"{self.path}: row not written: {error.strerror or error}") from error
-        self._rows[row["key"]] = row
+        # What a later process will read: half characters replaced, tuples as lists.
+        self._rows[row["key"]] = json.loads(data)
 
     def close(self) -> None:
         """Flush to disk and close the file."""

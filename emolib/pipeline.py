@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from emolib.imports import code_hash
 from emolib.params import profiles
 from emolib.params.stages import SCHEMAS, StageParams
 from emolib.progress import FILE_VARIABLE
+from emolib.sources import source_hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def run_profile(
 ) -> list[Outcome]:
     """Run a profile's notebooks; stop at the first that fails.
 
-    Every parameter file is checked before the first kernel starts. A stage whose inputs,
+    Every parameter file is checked before the first kernel starts. A stage whose inputs, data,
     parameters and code are those of a finished run is skipped; an interrupted one is taken up
     where it stopped.
 
@@ -107,13 +109,13 @@ def run_profile(
     out = out or sys.stdout
     chosen = _chosen(start, only)
     for stage in STAGES:
-        if stage in chosen and _state(root, profile, stage) == "":
+        if stage in chosen and why_absent(root, profile, stage) == "":
             # Inputs are not known yet: any path will do for checking keys and types.
             profiles.resolve(root, profile, stage.name, dict.fromkeys(stage.feeds, "."))
     outcomes: dict[str, Outcome] = {}
     for number, stage in enumerate(STAGES, start=1):
         label = f"[{number}/{len(STAGES)}] {stage.name}"
-        if absent := _state(root, profile, stage):
+        if absent := why_absent(root, profile, stage):
             outcomes[stage.name] = Outcome(stage, absent)
             if stage in chosen:
                 print(f"{label}  {absent}", file=out, flush=True)
@@ -135,12 +137,12 @@ def _chosen(start: str, only: str) -> list[Stage]:
 
 def _named(text: str) -> Stage:
     for stage in STAGES:
-        if text in (stage.name, stage.name[:2], stage.name[:2].lstrip("0")):
+        if text == stage.name or (text.isdecimal() and int(text) == int(stage.name[:2])):
             return stage
     raise RunError(f"no stage {text!r}: choose from {[s.name for s in STAGES]}")
 
 
-def _state(root: Path, profile: str, stage: Stage) -> str:
+def why_absent(root: Path, profile: str, stage: Stage) -> str:
     """Why a stage cannot be run at all; "" when it can."""
     if stage.name not in SCHEMAS or not (root / f"notebooks/{stage.name}.ipynb").is_file():
         return "missing: this version of emolib has no such notebook yet"
@@ -176,6 +178,21 @@ def _run_stage(
             f"and code: begin there with --from {absent[0][:2]}"
         )
     params = profiles.resolve(root, profile, stage.name, inputs)
+    with _alone(root / params.outputs, profile, stage.name):
+        return _find_or_execute(root, profile, stage, params, inputs, wanted, fresh, label, out)
+
+
+def _find_or_execute(
+    root: Path,
+    profile: str,
+    stage: Stage,
+    params: StageParams,
+    inputs: dict[str, str],
+    wanted: bool,
+    fresh: bool,
+    label: str,
+    out: IO[str],
+) -> Outcome:
     outputs = root / params.outputs
     key = stage_key(root, stage.name, params)
     found = runs.find(outputs, profile, stage.name, key)
@@ -190,9 +207,40 @@ def _run_stage(
     return _execute(root, profile, stage, {**inputs, "run_dir": str(found)}, label, out)
 
 
+@contextlib.contextmanager
+def _alone(outputs: Path, profile: str, stage: str) -> Iterator[None]:
+    """Keep a second ``emolib run`` from working on the same stage at the same time.
+
+    The system frees the lock however this process ends.
+
+    Raises:
+        RunError: another one is at work on it, or the folder cannot be written.
+    """
+    path = outputs / profile / f".{stage}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise RunError(f"{path.parent}: cannot be written: {error.strerror or error}") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RunError(
+                f"{stage}: another `emolib run {profile}` (process {file.read().strip()}) is at "
+                "work on it; wait for it or stop it"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
 def stage_key(root: Path, stage: str, params: StageParams) -> str:
-    """Identity of the run of a stage with these parameters, inputs and today's code."""
+    """Identity of the run of a stage with these parameters, inputs, data and today's code."""
     inputs = {name: runs.input_sha(root / path) for name, path in params.input_paths().items()}
+    inputs |= source_hashes(root, params)
     code = code_hash(root / "notebooks" / f"{stage}.ipynb")
     return runs.run_key(stage, params.model_dump(mode="json"), inputs, code)
 

@@ -13,7 +13,7 @@ from emolib.datasets.clip import Clip
 from emolib.engines.base import Engine, Request
 from emolib.errors import DataError
 from emolib.files import read_jsonl
-from emolib.hashing import sha_file
+from emolib.hashing import is_unchanged, sha_file
 from emolib.inference import Task, ask
 from emolib.labels import parse_labels
 from emolib.ledger import Ledger
@@ -106,8 +106,9 @@ def predict(
 
 def _task(clip: Clip, frames: int, seed: int, view: View, face: FaceParams | None) -> Task:
     prompt = prompts.ZERO_SHOT.render(text=clip.subtitle or "unknown")
+    sha = sha_file(clip.video)
     content: dict[str, Any] = {
-        "video": sha_file(clip.video),
+        "video": sha,
         "name": clip.name,
         "frames": frames,
         "seed": seed,
@@ -120,12 +121,13 @@ def _task(clip: Clip, frames: int, seed: int, view: View, face: FaceParams | Non
             raise ValueError("view='face' needs face parameters")
         content["face"] = face.model_dump(mode="json")
     info: dict[str, Any] = {"subtitle_source": clip.subtitle_source}
-    build = partial(_request, clip, prompt, frames, seed, view, face, info)
+    build = partial(_request, clip, sha, prompt, frames, seed, view, face, info)
     return Task(id=clip.name, content=content, build=build, info=info)
 
 
 def _request(
     clip: Clip,
+    sha: str,
     prompt: str,
     frames: int,
     seed: int,
@@ -133,6 +135,9 @@ def _request(
     face: FaceParams | None,
     info: dict[str, Any],
 ) -> Request:
+    # The answer is kept under this content: what came in its place must not answer for it.
+    if not is_unchanged(clip.video, sha):
+        raise DataError(f"{clip.video}: gone or changed since this run began; run it again")
     sample = sample_frames(clip.video, frames, rule="segments", seed=seed, name=clip.name)
     info["pts_s"] = [round(frame.pts_s, 4) for frame in sample.frames]
     info["distinct_frames"] = sample.distinct

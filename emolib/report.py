@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from emolib import runs
 from emolib.files import write_atomic
@@ -34,6 +36,17 @@ def format_cell(value: Cell) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
+def one_line(text: str) -> str:
+    """Text as it may go to a terminal: nothing in it moves the cursor, colours or turns words.
+
+    Control characters, line breaks and marks of writing direction become spaces.
+    """
+    return "".join(" " if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
+
+
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
 def format_table(
     columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, widest: int = 60
 ) -> str:
@@ -44,7 +57,8 @@ def format_table(
         rows: Cells; long ones are cut to ``widest`` columns with an ellipsis.
         widest: In terminal columns.
     """
-    texts = [[_cut(format_cell(c).replace("\n", " "), widest) for c in row] for row in rows]
+    columns = [one_line(head) for head in columns]
+    texts = [[_cut(one_line(format_cell(c)), widest) for c in row] for row in rows]
     numeric = [
         bool(rows) and all(isinstance(row[i], int | float | None) for row in rows)
         for i in range(len(columns))
@@ -86,8 +100,9 @@ def text_tables(folders: Sequence[Path]) -> str:
     parts = []
     for folder in folders:
         for one in runs.read_result(folder).get("tables", []):
-            parts.append(f"\n{one['title']}\n{format_table(one['columns'], one['rows'])}")
-            parts += [f"  {note}" for note in one.get("notes", [])]
+            title = one_line(one["title"])
+            parts.append(f"\n{title}\n{format_table(one['columns'], one['rows'])}")
+            parts += [f"  {one_line(note)}" for note in one.get("notes", [])]
     return "\n".join(parts)
 
 
@@ -131,10 +146,11 @@ def write_report(outputs: Path, profile: str, folders: Sequence[Path]) -> Path:
 def _section(folder: Path, beside: Path) -> list[str]:
     manifest, result = runs.read_manifest(folder), runs.read_result(folder)
     notebook = folder / "notebook.ipynb"
-    parts = [f"<h2>{html.escape(manifest['stage'])}</h2>", _meta(manifest)]
+    parts = [f"<h2>{html.escape(manifest.get('stage', folder.name))}</h2>", _meta(manifest)]
     if notebook.is_file():
-        link = notebook.relative_to(beside) if notebook.is_relative_to(beside) else notebook
-        parts.append(f"<p class=meta>Notebook: <a href='{html.escape(str(link))}'>{link}</a></p>")
+        link = os.path.relpath(notebook.absolute(), beside.absolute())
+        address = html.escape(quote(link))
+        parts.append(f"<p class=meta>Notebook: <a href='{address}'>{html.escape(link)}</a></p>")
     parts += [f"<p class=note>{html.escape(note)}</p>" for note in result.get("notes", [])]
     parts += [_html_table(one) for one in result.get("tables", [])]
     for image in sorted((folder / "figures").glob("*.png")):

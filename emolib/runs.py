@@ -8,6 +8,7 @@ exists the run is complete.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -23,9 +24,9 @@ from typing import Any
 import yaml
 
 from emolib import __version__
-from emolib.errors import RunError
-from emolib.files import read_json, write_atomic, write_json
-from emolib.hashing import key_of, sha_file
+from emolib.errors import DataError, RunError
+from emolib.files import read_json, read_jsonl, write_atomic, write_json
+from emolib.hashing import canonical, key_of, sha_file
 from emolib.params.stages import StageParams
 
 RESULT, MANIFEST, PARAMS = "result.json", "manifest.json", "params.yaml"
@@ -48,12 +49,11 @@ class Run:
         resumed: Whether an earlier, interrupted process had begun this run.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], lock: int, resumed: bool) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], resumed: bool) -> None:
         self.dir = folder
-        self.ledger_dir = Path(manifest["ledger_dir"])
+        self.ledger_dir = Path(os.path.normpath(folder / manifest["ledger_dir"]))
         self.resumed = resumed
         self._manifest = manifest
-        self._lock = lock
         self._started = time.monotonic()
 
     def path(self, name: str) -> Path:
@@ -76,7 +76,7 @@ class Run:
         """Close the run: hashes of ``files``, the manifest, and last ``result.json``.
 
         ``result`` must be plain JSON without NaN and without times, so that two runs of the
-        same inputs give the same bytes.
+        same inputs give the same bytes; rows of ``.jsonl`` files are hashed without ``seconds``.
 
         Raises:
             RunError: the run is already finished.
@@ -84,7 +84,7 @@ class Run:
         target = self.dir / RESULT
         if target.exists():
             raise RunError(f"{target} exists: a finished run is never changed, start a new one")
-        hashes = {path.relative_to(self.dir).as_posix(): sha_file(path) for path in files}
+        hashes = {path.relative_to(self.dir).as_posix(): _content_sha(path) for path in files}
         self._close("success")
         return write_json(target, {**result, "files": hashes})
 
@@ -110,6 +110,17 @@ class Run:
         return f"Run({self.dir}{', resumed' if self.resumed else ''})"
 
 
+def _content_sha(path: Path) -> str:
+    """Hash of a stage's file; how long each answer took plays no part."""
+    if path.suffix != ".jsonl":
+        return sha_file(path)
+    digest = hashlib.sha256()
+    for row in read_jsonl(path):
+        row.pop("seconds", None)
+        digest.update(canonical(row).encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
+
+
 def run_key(stage: str, params: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
     """Identity of a run: same stage, parameters, inputs and code give the same key.
 
@@ -133,8 +144,12 @@ def create(
             folder.mkdir(parents=True)
             break
         except FileExistsError:
+            if not folder.is_dir():  # a file stands where a folder above it should
+                raise RunError(f"{folder}: cannot be made: a file is in its way") from None
             number += 1
             folder = stem.with_name(f"{stem.name}-{number}")
+        except OSError as error:
+            raise RunError(f"{folder}: cannot be made: {error.strerror or error}") from error
     ledgers = folder / "ledger" if fresh else outputs / profile / "ledger"
     _begin(folder, stage, profile, key, ledgers, more)
     return folder
@@ -149,17 +164,27 @@ def _begin(
         "key": key,
         "status": "created",
         "created": _now(),
-        "ledger_dir": str(ledgers),
+        "ledger_dir": os.path.relpath(ledgers, folder),  # a checkout may be moved
         **more,
     }
     write_json(folder / MANIFEST, manifest)
 
 
 def find(outputs: Path, profile: str, stage: str, key: str) -> Path | None:
-    """The newest run folder with this key: a finished one if there is any, else an open one."""
+    """The newest run folder with this key: a finished one if there is any, else an open one.
+
+    Folders without a readable manifest are passed over.
+    """
     folders = sorted((outputs / profile / stage).glob(f"*-{key[:7]}*"), reverse=True)
-    matching = [f for f in folders if read_manifest(f).get("key") == key]
+    matching = [f for f in folders if _key_of(f) == key]
     return next((f for f in matching if is_finished(f)), matching[0] if matching else None)
+
+
+def _key_of(folder: Path) -> object:
+    try:
+        return read_manifest(folder).get("key")
+    except DataError:
+        return None
 
 
 def latest(outputs: Path, profile: str, stage: str) -> Path | None:
@@ -176,7 +201,12 @@ def is_finished(folder: Path) -> bool:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The run's manifest; empty when the folder has none."""
     path = folder / MANIFEST
-    return dict(read_json(path)) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    read = read_json(path)
+    if not isinstance(read, dict):
+        raise DataError(f"{path}: not a manifest; the run folder is damaged, remove it")
+    return read
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -190,7 +220,10 @@ def read_result(folder: Path) -> dict[str, Any]:
     if not is_finished(folder):
         status = read_manifest(folder).get("status", "unknown")
         raise RunError(f"{folder}: the run is not finished (status {status}); run it again first")
-    return dict(read_json(folder / RESULT))
+    read = read_json(folder / RESULT)
+    if not isinstance(read, dict):
+        raise DataError(f"{folder / RESULT}: not a result; the run folder is damaged, remove it")
+    return read
 
 
 def input_sha(path: Path) -> str:
@@ -230,7 +263,10 @@ def start(stage: str, params: StageParams) -> Run:
             _begin(folder, stage, params.profile, key, outputs / params.profile / "ledger", {})
     if is_finished(folder):
         raise RunError(f"{folder}: this run is finished and is never changed; give another run_dir")
-    lock = _acquire(folder)
+    _acquire(folder)
+    if is_finished(folder):  # by the process we waited for
+        _release(folder)
+        raise RunError(f"{folder}: another process has just finished this run")
     manifest = read_manifest(folder)
     resumed = manifest["status"] != "created"
     manifest |= {
@@ -247,19 +283,34 @@ def start(stage: str, params: StageParams) -> Run:
         folder / PARAMS, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
     )
     write_json(folder / MANIFEST, manifest)
-    run = Run(folder, manifest, lock, resumed)
+    run = Run(folder, manifest, resumed)
     _watch_notebook(run)
     return run
 
 
-def _acquire(folder: Path) -> int:
-    """Lock the folder for this process; the system frees it however the process ends."""
+_held: dict[Path, int] = {}  # this process's locks, by folder
+
+
+def _release(folder: Path) -> None:
+    """Give the folder's lock back, if this process has it."""
+    if (lock := _held.pop(folder.resolve(), None)) is not None:
+        os.close(lock)
+
+
+def _acquire(folder: Path) -> None:
+    """Lock the folder for this process; the system frees it however the process ends.
+
+    A cell that is run a second time opens the same run again: this process is never in its own
+    way.
+    """
+    _release(folder)
     lock = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
     deadline = time.monotonic() + _LOCK_PATIENCE_S
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return lock
+            _held[folder.resolve()] = lock
+            return
         except BlockingIOError:
             if time.monotonic() > deadline:
                 os.close(lock)
@@ -270,6 +321,9 @@ def _acquire(folder: Path) -> int:
             time.sleep(0.2)
 
 
+_watched: dict[str, Run] = {}  # the newest run of this kernel
+
+
 def _watch_notebook(run: Run) -> None:
     """Inside a kernel, mark the run as failed when a cell raises."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
@@ -277,10 +331,13 @@ def _watch_notebook(run: Run) -> None:
         return
 
     def after_cell(result: Any) -> None:
+        if _watched.get("run") is not run:
+            return  # the cell that opens a run was run again
         error = result.error_in_exec or result.error_before_exec
         if error is not None and not is_finished(run.dir):
             run.fail(f"{type(error).__name__}: {error}")
 
+    _watched["run"] = run
     shell.events.register("post_run_cell", after_cell)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
+from emolib import runs
 from emolib.__main__ import COMMANDS, build_parser, main
+from emolib.params.stages import StageParams
 from emolib.report import format_table, table
 from tests.fakes import FakeEngine
 from tests.media_files import write_video
@@ -80,6 +85,8 @@ def test_predict_gives_every_clip_a_row_and_goes_on_after_errors(tmp_path, clips
     printed = capsys.readouterr().out
     assert "happy, relieved" in printed
     assert "3 with an error" in printed
+    for name in ("empty", "text", "cut"):
+        assert f"\n{name}: {by_name[name]['error']}\n" in printed, "the whole reason"
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -156,3 +163,78 @@ def test_a_ragged_table_is_refused():
 def test_report_needs_a_finished_run(capsys):
     assert main(["report", "/nowhere/at/all"]) == 2
     assert "no such run folder" in capsys.readouterr().err
+
+
+HOSTILE = "a\x1b[2J\x9b31m\r\nb\u202ec\u2028<script>alert(1)</script>"
+
+
+def test_tables_cannot_move_the_cursor_or_turn_the_words():
+    text = format_table([HOSTILE, "n"], [[HOSTILE, 1]])
+    assert not [c for c in text if c != "\n" and not c.isprintable()]
+    assert len(text.splitlines()) == 3
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """A project with one finished run whose texts are hostile."""
+    root = tmp_path / "pro#ject & 100%"
+    (root / "params/demo").mkdir(parents=True)
+    (root / "notebooks").mkdir()
+    (root / "params/demo/_base.yaml").write_text("outputs: results\n")
+    monkeypatch.setenv("EMOLIB_ROOT", str(root))
+    monkeypatch.chdir(root)
+    run = runs.start("00_data_check", StageParams(profile="demo", outputs="results"))
+    run.path("notebook.ipynb").write_text("{}")
+    made = table(HOSTILE, [HOSTILE], [[HOSTILE]]) | {"notes": [HOSTILE]}
+    run.finish({"tables": [made], "notes": [HOSTILE]})
+    return root, run.dir
+
+
+@pytest.mark.parametrize("named", ["profile", "relative", "absolute"])
+def test_report_escapes_links_and_follows_the_profiles_outputs(finished, named, capsys):
+    root, folder = finished
+    argument = {"profile": "demo", "relative": str(folder), "absolute": str(folder.absolute())}
+    assert main(["report", argument[named]]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    page = root / "results/demo/report.html"
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text
+    [link] = re.findall(r"<a href='([^']*)'>", text)
+    assert (page.parent / unquote(html.unescape(link))).is_file()
+
+
+def test_report_of_a_run_without_a_manifest_is_explained(finished, capsys):
+    _, folder = finished
+    (folder / "manifest.json").unlink()
+    assert main(["report", str(folder)]) == 2
+    assert "profile '' is not in params/" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", [".", "notebooks", "/"])
+def test_a_profiles_paths_begin_at_the_project_root(tmp_path, monkeypatch, capsys, place):
+    root = tmp_path / "project"
+    for folder in ("params/p", "notebooks", "clips", "weights/m"):
+        (root / folder).mkdir(parents=True)
+    write_video(root / "clips/one.mp4", 8)
+    (root / "notebooks/05_face_crop_ablation.ipynb").touch()
+    (root / "weights/m/config.json").write_text("{}")
+    (root / "params/p/_base.yaml").write_text(
+        "data: {kind: folder, root: clips}\nmodels: {internvl: {model: weights/m}}\n"
+    )
+    monkeypatch.setenv("EMOLIB_ROOT", str(root))
+    monkeypatch.chdir(root / place)
+    main(["doctor", "p"])
+    printed = capsys.readouterr().out
+    assert "1 clips" in printed
+    assert "not in profile p" in printed
+    assert "mend params" not in printed
+    opened = []
+
+    def open_engine(params, **options):
+        opened.append(Path(params.model, "config.json").is_file())
+        return FakeEngine(lambda request: '["calm"]')
+
+    monkeypatch.setattr("emolib.engines.open_engine", open_engine)
+    out = tmp_path / "o.jsonl"
+    assert main(["predict", str(root / "clips"), "--profile", "p", "--out", str(out)]) == 0
+    assert opened == [True]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emolib.engines.base import Reply, Request
-from emolib.errors import MediaError
+from emolib.errors import DataError, MediaError
 from emolib.inference import Task, ask
 from emolib.ledger import Ledger
 from tests.fakes import FakeEngine
@@ -93,3 +93,14 @@ def test_media_are_decoded_one_batch_ahead_at_most(tmp_path):
 def test_ids_must_be_unique(tmp_path):
     with Ledger(tmp_path / "l") as ledger, pytest.raises(ValueError, match="unique"):
         ask([task("a", []), task("a", [])], FakeEngine(), ledger, "x")
+
+
+@pytest.mark.parametrize("fault", [OSError(5, "Input/output error"), DataError("gone")])
+def test_a_file_out_of_reach_is_tried_again_next_time(tmp_path, fault):
+    def fail() -> Request:
+        raise fault
+
+    with Ledger(tmp_path / "l") as ledger:
+        lost = Task(id="a", content={"what": "a"}, build=fail)
+        assert ask([lost], FakeEngine(), ledger, "x")["a"]["error"] == str(fault)
+        assert ask([task("a", [])], FakeEngine(lambda r: "ok"), ledger, "x")["a"]["text"] == "ok"

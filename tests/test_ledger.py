@@ -64,8 +64,7 @@ def test_cut_at_any_byte(tmp_path_factory, cut):
         for row in rows:
             ledger.put(row)
     whole = path.read_bytes()
-    first_line = whole.index(b"\n") + 1
-    path.write_bytes(whole[: first_line + cut % (len(whole) - first_line + 1)])
+    path.write_bytes(whole[: cut % (len(whole) + 1)])
     with Ledger(path) as ledger:
         survivors = len(ledger)
         assert [ledger.get(str(i)) for i in range(survivors)] == rows[:survivors]
@@ -127,12 +126,31 @@ def test_disk_full_is_a_clear_stop(tmp_path, monkeypatch):
 
 
 def test_another_kind_of_file_is_refused(tmp_path):
-    (tmp_path / "notes.txt").write_text("hello\nworld\n")
-    with pytest.raises(LedgerError, match="is it a ledger"):
-        Ledger(tmp_path / "notes.txt")
+    for text in ("hello\nworld\n", '{"name": "clip", "labels": []}\n', "[1]\n"):
+        (tmp_path / "notes.txt").write_text(text)
+        with pytest.raises(LedgerError, match="is it a ledger"):
+            Ledger(tmp_path / "notes.txt")
 
 
 @pytest.mark.parametrize("row", [{"text": "no key"}, {"key": "k", "x": float("nan")}])
 def test_bad_rows_are_refused(tmp_path, row):
     with Ledger(tmp_path / "l.jsonl") as ledger, pytest.raises(ValueError):  # noqa: PT011
         ledger.put(row)
+
+
+def test_half_a_character_reads_now_as_it_will_later(tmp_path):
+    path = tmp_path / "l.jsonl"
+    with Ledger(path) as ledger:
+        ledger.put({"key": "k", "text": "glad \ud83d"})
+        now = ledger.get("k")
+    with Ledger(path) as again:
+        assert again.get("k") == now == {"key": "k", "text": "glad ?"}
+
+
+@pytest.mark.parametrize("line", [b'{"key": "x", "n": NaN}', b'{"key": ' + b"[" * 100_000])
+def test_hostile_lines_are_skipped(tmp_path, line):
+    path = tmp_path / "l.jsonl"
+    path.write_bytes(line + b'\n{"key": "k"}\n')
+    with Ledger(path) as ledger:
+        assert [row["key"] for row in ledger] == ["k"]
+        assert ledger.broken == 1

@@ -9,7 +9,7 @@ import yaml
 
 from emolib.errors import ParamsError
 from emolib.params import profiles
-from emolib.params.loading import Source, load, merge, read_yaml
+from emolib.params.loading import Source, load, merge, project_root, read_yaml
 from emolib.params.schemas import ModelParams
 from emolib.params.stages import SCHEMAS, StageParams
 
@@ -161,3 +161,89 @@ def test_notebook_cells_can_be_run_again_after_other_variables_exist(monkeypatch
     first = profiles.from_notebook("00_data_check", namespace)
     namespace["rows"] = [1, 2]
     assert profiles.from_notebook("00_data_check", namespace) == first
+
+
+def test_what_the_notebook_adds_later_counts_and_a_mended_name_is_forgiven(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    namespace = {"profile": "demo", "galery": 3}
+    with pytest.raises(ParamsError, match="galery"):
+        profiles.from_notebook("00_data_check", namespace)
+    namespace["gallery"] = namespace.pop("galery")
+    assert profiles.from_notebook("00_data_check", namespace).gallery == 3
+    namespace["check_media"] = False
+    assert profiles.from_notebook("00_data_check", namespace).check_media is False
+
+
+@pytest.mark.parametrize(
+    "text", ["{[1]: 2}", "seed: 2024-13-45", "seed: !!int abc", "a: !!float q", "? {a: b}\n: c"]
+)
+def test_yaml_that_cannot_be_built_is_refused_by_name(tmp_path, text):
+    with pytest.raises(ParamsError, match=r"f\.yaml: not readable as YAML"):
+        load(ModelParams, write(tmp_path / "f.yaml", text))
+
+
+@pytest.mark.parametrize("value", [".inf", ".nan", "-.inf"])
+def test_no_value_is_infinite(tmp_path, value):
+    file = write(tmp_path / "f.yaml", f"model: x\ntimeout_s: {value}\n")
+    with pytest.raises(ParamsError, match="timeout_s.*finite"):
+        load(ModelParams, file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("api_key_env", "sk-proj-1234"),
+        ("api_key_env", "A" * 80),
+        ("base_url", "http://me:sk-proj-1234@host/v1"),
+    ],
+)
+def test_a_secret_is_refused_and_not_repeated(tmp_path, key, value):
+    file = write(tmp_path / "f.yaml", f"model: x\n{key}: {value}\n")
+    with pytest.raises(ParamsError, match=f"{key}: ") as caught:
+        load(ModelParams, file)
+    assert "1234" not in str(caught.value)
+    assert "AAAA" not in str(caught.value)
+
+
+def test_a_fault_of_several_keys_names_its_file_and_nothing_else(tmp_path):
+    base = write(tmp_path / "base.yaml", "profile: p\nmodels: {a: {model: secret-place}}\n")
+    own = write(tmp_path / "own.yaml", "model: gpt-9\n")
+    with pytest.raises(ParamsError) as caught:
+        load(SCHEMAS["05_face_crop_ablation"], base, own)
+    assert str(caught.value) == f"{own}: model: no model 'gpt-9' under `models`, only ['a']"
+
+
+def test_a_root_that_is_none_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("EMOLIB_ROOT", str(tmp_path / "nowhere"))
+    with pytest.raises(ParamsError, match="EMOLIB_ROOT = .*no params/"):
+        project_root()
+
+
+@pytest.mark.parametrize(
+    ("stage", "field"), [("02_caption_filtering", "captions"), ("07_fusion_analysis", "lora_run")]
+)
+def test_an_empty_input_run_is_refused_before_any_work(stage, field, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cell = profiles.cell_defaults(ROOT / f"notebooks/{stage}.ipynb")
+    with pytest.raises(ParamsError, match=f"{field}: empty: give the run folder .*-p {field}"):
+        profiles.from_notebook(stage, dict(cell))
+
+
+@pytest.mark.parametrize("stage", ["00_data_check", "02_caption_filtering"])
+def test_a_stage_refuses_a_key_it_would_not_read(stage):
+    with pytest.raises(ParamsError, match="unknown key 'split'"):
+        profiles.resolve(ROOT, "demo", stage, {**inputs_of(stage), "split": "test"})
+
+
+def test_a_model_behind_a_server_is_not_trained():
+    served = {"internvl": {"engine": "server", "base_url": "http://127.0.0.1:1/v1"}}
+    with pytest.raises(ParamsError, match="cannot be trained here"):
+        profiles.resolve(
+            ROOT, "demo", "03_internvl_lora", {**inputs_of("03_internvl_lora"), "models": served}
+        )
+
+
+def test_the_checkout_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.delenv("EMOLIB_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert project_root() == ROOT

@@ -214,3 +214,70 @@ def test_record_of_results_is_plain_json(project):
     )
     run.finish({"a": 1})
     assert json.loads((run.dir / runs.RESULT).read_text())["a"] == 1
+
+
+def test_two_at_once_do_not_share_a_stage(project):
+    with (
+        pipeline._alone(project / "outputs", "p", "00_data_check"),
+        pytest.raises(RunError, match=rf"00_data_check: another .* \(process {os.getpid()}\)"),
+    ):
+        go(project, only="00")
+
+
+@pytest.mark.parametrize("text", ["0", "00", "00_data_check"])
+def test_stages_are_named_by_number_or_name(text):
+    assert pipeline._named(text).name == "00_data_check"
+
+
+def test_changed_clips_words_and_weights_make_a_run_out_of_date(project):
+    base = project / "params/p/_base.yaml"
+    base.write_text(BASE + "data: {kind: folder, root: clips, table: clips.csv}\n")
+    (project / "clips").mkdir()
+    (project / "clips/a.mp4").write_bytes(b"1234")
+    (project / "clips.csv").write_text("name,labels\na,happy\n")
+    (project / "x").mkdir()
+    (project / "x/model.safetensors").write_bytes(b"1")
+    stage = "01_data_generation"
+    params = pipeline.profiles.resolve(project, "p", stage)
+
+    def key() -> str:
+        return pipeline.stage_key(project, stage, params)
+
+    keys = [key()]
+    assert key() == keys[0]
+    (project / "clips.csv").write_text("name,labels\na,sad\n")
+    keys.append(key())
+    (project / "clips/b.mp4").write_bytes(b"56")
+    keys.append(key())
+    os.utime(project / "x/model.safetensors", ns=(1, 1))
+    keys.append(key())
+    (project / "clips/.hidden").write_bytes(b"")
+    (project / "clips/loop").symlink_to(project / "clips")
+    assert key() == keys[-1]
+    assert len(set(keys)) == 4
+
+
+def test_changed_groups_make_a_run_out_of_date(project):
+    from emolib.params.stages import FaceAblation
+    from emolib.sources import source_hashes
+
+    params = FaceAblation(
+        profile="p", models={"a": {"model": "tiny:x"}}, model="a", groups="groups.csv"
+    )
+    (project / "groups.csv").write_text("1")
+    first = source_hashes(project, params)
+    (project / "groups.csv").write_text("2")
+    assert source_hashes(project, params) != first
+
+
+def test_code_that_is_not_python_is_named(project):
+    book = project / "notebooks/00_data_check.ipynb"
+    read = nbformat.read(book, as_version=4)
+    read.cells[1].source = "run = ="
+    nbformat.write(read, book)
+    with pytest.raises(ParamsError, match=r"00_data_check\.ipynb: its code is not Python"):
+        go(project, only="00")
+    read.cells[0].source = "profile: str ="
+    nbformat.write(read, book)
+    with pytest.raises(ParamsError, match="parameters cell is not Python"):
+        go(project, only="00")

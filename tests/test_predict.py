@@ -89,6 +89,22 @@ def test_a_clip_that_vanished_is_a_row_and_scores_nothing(tmp_path, clips):
     assert labels_of(rows, gold_labels(clips))["c1"] == ()
 
 
+def test_a_clip_deleted_midway_is_read_when_it_is_back(tmp_path, clips):
+    content = clips[1].video.read_bytes()
+
+    def delete_the_next(request):
+        clips[1].video.unlink(missing_ok=True)
+        return ANSWER
+
+    rows, _ = ask(clips, tmp_path, FakeEngine(delete_the_next))
+    assert [row.status for row in rows] == ["ok", "error", "ok"]
+    assert "gone or changed" in rows[1].error
+    clips[1].video.write_bytes(content)
+    rows, engine = ask(clips, tmp_path)
+    assert [row.status for row in rows] == ["ok"] * 3
+    assert len(engine.seen) == 1
+
+
 def test_both_views_see_the_same_moments(tmp_path, clips):
     whole, _ = ask(clips, tmp_path)
     face, engine = ask(clips, tmp_path, view="face", face=FaceParams(size=64))

@@ -13,7 +13,7 @@ import pytest
 
 from emolib import runs
 from emolib.errors import DataError, RunError
-from emolib.files import write_atomic
+from emolib.files import write_atomic, write_jsonl
 from emolib.params.stages import CaptionFilter, StageParams
 
 HOLD = """
@@ -136,3 +136,67 @@ def test_result_bytes_depend_on_content_alone(params):
     texts = [(Path(r.dir) / runs.RESULT).read_bytes() for r in (first, second)]
     assert texts[0] == texts[1]
     assert json.loads(texts[0])["a"] == [0.1]
+
+
+def test_a_run_finished_while_we_waited_is_left_alone(tmp_path, params, monkeypatch):
+    folder = tmp_path / "run"
+    mine = params.model_copy(update={"run_dir": str(folder)})
+    runs.start("s", mine)
+    runs._release(folder)
+    real = runs._acquire
+
+    def other_finishes_first(where: Path) -> None:
+        (where / runs.RESULT).write_text("{}")
+        real(where)
+
+    monkeypatch.setattr(runs, "_acquire", other_finishes_first)
+    before = (folder / runs.MANIFEST).read_bytes()
+    with pytest.raises(RunError, match="has just finished"):
+        runs.start("s", mine)
+    assert (folder / runs.MANIFEST).read_bytes() == before
+
+
+def test_opening_the_same_run_again_in_one_process_is_no_conflict(tmp_path, params, monkeypatch):
+    monkeypatch.setattr(runs, "_LOCK_PATIENCE_S", 0.0)
+    mine = params.model_copy(update={"run_dir": str(tmp_path / "run")})
+    runs.start("s", mine)
+    runs.start("s", mine).finish({})
+    assert runs.is_finished(tmp_path / "run")
+
+
+def test_a_moved_project_keeps_its_ledgers_beside_its_runs(tmp_path):
+    folder = runs.create(tmp_path / "old" / "outputs", "p", "s", "ab" * 32)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = tmp_path / "new" / folder.relative_to(tmp_path / "old")
+    run = runs.start("s", StageParams(profile="p", outputs=str(tmp_path), run_dir=str(moved)))
+    assert run.ledger("a") == tmp_path / "new" / "outputs" / "p" / "ledger" / "a.jsonl"
+
+
+def test_how_long_answers_took_is_no_part_of_a_result(params):
+    texts = []
+    for seconds in (0.5, 9.0):
+        run = runs.start("s", params)
+        rows = write_jsonl(run.path("p.jsonl"), [{"name": "a", "seconds": seconds, "x": 1}])
+        texts.append(run.finish({}, [rows]).read_bytes())
+    assert texts[0] == texts[1]
+    run = runs.start("s", params)
+    rows = write_jsonl(run.path("p.jsonl"), [{"name": "a", "seconds": 0.5, "x": 2}])
+    assert run.finish({}, [rows]).read_bytes() != texts[0]
+
+
+def test_a_file_in_the_way_is_named(tmp_path, params):
+    (tmp_path / "p").write_text("")
+    with pytest.raises(RunError, match="cannot be made"):
+        runs.start("s", params)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "null", "{"])
+def test_damaged_folders_are_passed_over_and_named_when_asked_for(tmp_path, text):
+    key = "ab" * 32
+    good, bad = (runs.create(tmp_path, "p", "s", key) for _ in range(2))
+    for name in (runs.MANIFEST, runs.RESULT):
+        (bad / name).write_text(text)
+    assert runs.find(tmp_path, "p", "s", key) == good
+    for read in (runs.read_manifest, runs.read_result):
+        with pytest.raises(DataError, match=r"-2/(manifest|result)\.json"):
+            read(bad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -16,7 +17,7 @@ from emolib import pipeline
 from emolib.errors import EmolibError
 from emolib.params import profiles
 from emolib.params.loading import project_root
-from emolib.params.stages import SCHEMAS, StageParams
+from emolib.params.stages import StageParams
 from emolib.report import format_table
 
 _EXTRAS = {
@@ -42,6 +43,11 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the findings and what to do next."""
     root = project_root()
+    with contextlib.chdir(root):  # where a profile's paths begin
+        return _examine(root, args)
+
+
+def _examine(root: Path, args: argparse.Namespace) -> int:
     todo: list[str] = []
     print(f"Machine: {platform.platform()}, {os.cpu_count()} cores, {_memory()}, {_gpus()}")
     free = shutil.disk_usage(root).free / 2**30
@@ -93,8 +99,8 @@ def _packages(todo: list[str]) -> list[list[str]]:
 def _stages(root: Path, profile: str, todo: list[str]) -> list[list[str]]:
     rows = []
     for stage in pipeline.STAGES:
-        if stage.name not in SCHEMAS:
-            rows.append([stage.name, "not in this version"])
+        if absent := pipeline.why_absent(root, profile, stage):
+            rows.append([stage.name, absent])
             continue
         try:
             profiles.resolve(root, profile, stage.name, dict.fromkeys(stage.feeds, "."))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,9 @@ def add_parser(commands: Any) -> None:
         help="a model of the profile's _base.yaml; may be given several times (default: internvl)",
     )
     parser.add_argument(
-        "--table", default="", help="CSV with the clips' words: columns name, subtitle"
+        "--table",
+        default="",
+        help="CSV with the clips' words: columns name, subtitle",
     )
     parser.add_argument("--frames", type=int, default=6, help="frames per clip (default: 6)")
     parser.add_argument("--face", action="store_true", help="show the model the face crop only")
@@ -60,13 +62,13 @@ def run(args: argparse.Namespace) -> int:
     from emolib.params.media import FaceParams
     from emolib.params.profiles import base_params
     from emolib.predict import predict
-    from emolib.report import format_table
+    from emolib.report import format_table, one_line
 
     if args.frames < 1:
         raise ParamsError(f"--frames {args.frames}: must be at least 1")
     root = project_root()
     base = base_params(root, args.profile)
-    systems = args.system or ["internvl"]
+    systems = list(dict.fromkeys(args.system or ["internvl"]))
     for name in systems:
         if name not in base.models:
             raise ParamsError(f"--system {name}: choose from {sorted(base.models)}")
@@ -75,9 +77,11 @@ def run(args: argparse.Namespace) -> int:
     table = Path(args.table) if args.table else None
     clips = clips_from_paths([Path(p) for p in args.paths], table=table)
     outputs = root / base.outputs
+    out = args.out.absolute()
     rows = []
     for name in systems:
         with (
+            contextlib.chdir(root),  # where a profile's paths begin
             open_engine(base.models[name], name=name, cache=outputs / "models") as engine,
             Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger,
         ):
@@ -91,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
                 view="face" if args.face else "whole",
                 face=FaceParams() if args.face else None,
             )
-    write_jsonl(args.out, (row.to_json() for row in rows))
+    write_jsonl(out, (row.to_json() for row in rows))
     print(
         format_table(
             ["clip", "system", "labels", "description"],
@@ -100,15 +104,16 @@ def run(args: argparse.Namespace) -> int:
                     row.name,
                     row.system,
                     ", ".join(row.labels) or "-",
-                    f"ERROR {row.error}"
-                    if row.error
-                    else json.dumps(row.description, ensure_ascii=False)[1:-1],
+                    "ERROR, see below" if row.error else row.description,
                 ]
                 for row in rows
             ],
             widest=48,
         )
     )
-    failed = sum(row.status == "error" for row in rows)
-    print(f"\n{len(rows)} rows, {failed} with an error -> {args.out}")
+    failed = [row for row in rows if row.status == "error"]
+    print()
+    for row in failed:  # in full: the table has no room for a reason
+        print(f"{one_line(row.name)}: {one_line(row.error or '')}")
+    print(f"{len(rows)} rows, {len(failed)} with an error -> {args.out}")
     return 1 if failed else 0

@@ -9,6 +9,7 @@ from typing import Any
 from emolib import runs
 from emolib.errors import RunError
 from emolib.files import write_json
+from emolib.params import profiles
 from emolib.params.loading import project_root
 from emolib.pipeline import STAGES, short
 
@@ -22,16 +23,17 @@ def add_parser(commands: Any) -> None:
         "stage: results, the command, revision, versions and machine. Refuses runs made from "
         "changed files: such numbers could not be made again.",
     )
-    parser.add_argument("profile")
+    parser.add_argument("profile", help="folder under params/, e.g. demo")
     parser.set_defaults(handler=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the record."""
     root = project_root()
+    outputs = root / profiles.base_params(root, args.profile).outputs
     stages: dict[str, Any] = {}
     for stage in STAGES:
-        folder = runs.latest(root / "outputs", args.profile, stage.name)
+        folder = runs.latest(outputs, args.profile, stage.name)
         if folder is not None:
             stages[stage.name] = _record(folder)
     if not stages:

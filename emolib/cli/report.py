@@ -8,6 +8,7 @@ from typing import Any
 
 from emolib import report, runs
 from emolib.errors import RunError
+from emolib.params import profiles
 from emolib.params.loading import project_root
 from emolib.pipeline import STAGES, short
 
@@ -29,18 +30,21 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the page and print its tables and path."""
     root = project_root()
-    outputs = root / "outputs"
-    if len(args.runs) == 1 and (outputs / args.runs[0]).is_dir():
+    if len(args.runs) == 1 and args.runs[0] in profiles.profiles(root):
         profile = args.runs[0]
+        outputs = root / profiles.base_params(root, profile).outputs
         found = [runs.latest(outputs, profile, stage.name) for stage in STAGES]
         folders = [folder for folder in found if folder is not None]
         if not folders:
             raise RunError(f"{outputs / profile}: no finished run; try `emolib run {profile}`")
     else:
-        folders = [Path(text) for text in args.runs]
+        folders = [Path(text).absolute() for text in args.runs]
         for folder in folders:
             runs.read_result(folder)
-        profile = runs.read_manifest(folders[0])["profile"]
+        profile = runs.read_manifest(folders[0]).get("profile", "")
+        if profile not in profiles.profiles(root):
+            raise RunError(f"{folders[0]}: its profile {profile!r} is not in params/")
+        outputs = root / profiles.base_params(root, profile).outputs
     print(report.text_tables(folders))
     print(f"\nReport: {short(root, report.write_report(outputs, profile, folders))}")
     return 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from emolib import pipeline, report
+from emolib.params import profiles
 from emolib.params.loading import project_root
+from emolib.report import one_line
 
 _ABOUT = """\
 Run the numbered notebooks of a profile in order. What is up to date is skipped, what was
@@ -45,9 +48,12 @@ def run(args: argparse.Namespace) -> int:
     folders = [o.folder for o in outcomes if o.folder is not None and o.state != "failed"]
     if folders:
         print(report.text_tables(folders))
-        page = report.write_report(root / "outputs", args.profile, folders)
+        outputs = root / profiles.base_params(root, args.profile).outputs
+        page = report.write_report(outputs, args.profile, folders)
         print("\nExecuted notebooks:")
         for folder in folders:
             print(f"  {pipeline.short(root, folder / 'notebook.ipynb')}")
         print(f"Report: {pipeline.short(root, page)}")
+    for outcome in failed:  # again, below the tables, where it is seen
+        print(f"\n{outcome.stage.name} failed: {one_line(outcome.error)}", file=sys.stderr)
     return 1 if failed else 0

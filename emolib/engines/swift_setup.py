@@ -80,6 +80,8 @@ def import_swift(*, allow_download: bool = False) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations between these packages
             importlib.import_module("swift.infer_engine")
+            # model types of our own, which converted folders name in their args.json
+            importlib.import_module("emolib.models.internvl.swift_plugin")
     except ImportError as error:
         raise MissingDependencyError(
             f"models in this process need ms-swift ({error}): pip install 'emolib[train]'"

@@ -30,22 +30,27 @@ class Source:
 
 
 def project_root(start: Path | None = None) -> Path:
-    """Find the folder that holds ``params/`` and ``notebooks/``, here or above.
+    """Find the folder that holds ``params/`` and ``notebooks/``.
 
-    ``EMOLIB_ROOT`` overrides the search.
+    In this order: ``EMOLIB_ROOT``; the current folder or one above it; the checkout this code
+    is installed from.
 
     Raises:
-        ParamsError: no such folder.
+        ParamsError: no such folder, or ``EMOLIB_ROOT`` is not one.
     """
     if root := os.environ.get("EMOLIB_ROOT"):
-        return Path(root).expanduser().resolve()
+        named = Path(root).expanduser().resolve()
+        if not (named / "params").is_dir() or not (named / "notebooks").is_dir():
+            raise ParamsError(f"EMOLIB_ROOT = {root}: no params/ and notebooks/ in it")
+        return named
     start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
+    installed = Path(__file__).resolve().parents[2]
+    for folder in (start, *start.parents, installed):
         if (folder / "params").is_dir() and (folder / "notebooks").is_dir():
             return folder
     raise ParamsError(
-        f"no params/ and notebooks/ in {start} or above it: "
-        "change into the emolib checkout or set EMOLIB_ROOT to it"
+        f"no params/ and notebooks/ in {start} or above it, and emolib is not installed from a "
+        "checkout: change into one or set EMOLIB_ROOT to it"
     )
 
 
@@ -60,7 +65,8 @@ def read_yaml(path: Path) -> Source:
     except FileNotFoundError:
         beside = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ParamsError(f"{path}: no such file; {path.parent} holds {beside}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        # Value and TypeError: a date that does not exist, a list as key.
         raise ParamsError(f"{path}: not readable as YAML: {error}") from None
     if values is None:
         values = {}
@@ -91,8 +97,8 @@ _Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_dupl
 def merge(schema: type[S], sources: list[Source]) -> S:
     """Merge sources left to right (mappings key by key, the rest replaced) and check.
 
-    Types are strict: ``"false"`` is no bool and ``1e-4`` written without a dot, which YAML
-    reads as text, is no float.
+    Types are strict: ``"false"`` is no bool, ``1e-4`` written without a dot, which YAML reads
+    as text, is no float, and neither is ``.inf`` or ``.nan``.
 
     Raises:
         ParamsError: one line per wrong key or value with its origin and the choices.
@@ -143,7 +149,7 @@ def _explain(
         (origins[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origins),
         "parameters",
     )
-    key = ".".join(location) or "(all)"
+    key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         choices = sorted(_fields_at(schema, location[:-1]))
         close = difflib.get_close_matches(location[-1], choices, n=1)
@@ -151,7 +157,14 @@ def _explain(
         return f"{origin}: unknown key {key!r} = {problem['input']!r}; {hint}choose from {choices}"
     if problem["type"] == "missing":
         return f"{origin}: key {key!r} is missing"
-    return f"{origin}: {key} = {problem['input']!r}: {problem['msg']}"
+    told = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "value_error" and isinstance(problem["input"], Mapping):
+        # A check over several keys; its message begins with the one at fault.
+        field = (*location, told.split(":")[0].split(" ")[0])
+        return f"{origins.get(field, origin)}: {'.'.join((*location, told))}"
+    if problem["type"] == "value_error":
+        return f"{origin}: {key}: {told}"  # such a message says as much of the value as it should
+    return f"{origin}: {key} = {problem['input']!r}: {told}"
 
 
 def _fields_at(schema: type[BaseModel], path: tuple[str, ...]) -> set[str]:

@@ -100,7 +100,11 @@ def cell_defaults(notebook: Path) -> dict[str, Any]:
     if len(tagged) != 1:
         raise ParamsError(f"{notebook}: needs exactly one cell tagged 'parameters'")
     values: dict[str, Any] = {}
-    for node in ast.parse(tagged[0].source).body:
+    try:
+        body = ast.parse(tagged[0].source).body
+    except SyntaxError as error:
+        raise ParamsError(f"{notebook}: the parameters cell is not Python: {error}") from None
+    for node in body:
         target = node.target if isinstance(node, ast.AnnAssign) else None
         if not isinstance(node, ast.AnnAssign) or not isinstance(target, ast.Name):
             raise ParamsError(
@@ -108,7 +112,7 @@ def cell_defaults(notebook: Path) -> dict[str, Any]:
             )
         try:
             values[target.id] = ast.literal_eval(node.value) if node.value else None
-        except ValueError:
+        except (ValueError, TypeError, SyntaxError, RecursionError):
             raise ParamsError(f"{notebook}: parameter {target.id} is no literal") from None
     return values
 
@@ -117,8 +121,9 @@ def from_notebook(stage: str, namespace: dict[str, Any]) -> Any:
     """Check the parameters of the notebook that calls this from its first cells.
 
     Every plain value defined so far counts as a parameter, so a misspelt name given to
-    papermill is refused. Changes the working directory to the project root: relative paths in
-    parameters are relative to it, in JupyterLab too.
+    papermill is refused. May be called again in the same kernel after changes. Changes the
+    working directory to the project root: relative paths in parameters are relative to it, in
+    JupyterLab too.
 
     Args:
         stage: The notebook's name without suffix.
@@ -130,13 +135,17 @@ def from_notebook(stage: str, namespace: dict[str, Any]) -> Any:
     Raises:
         ParamsError: any wrong key or value.
     """
-    if _MARKER not in namespace:
-        namespace[_MARKER] = tuple(
-            name
-            for name, value in namespace.items()
-            if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, _PLAIN)
-        )
-    given = {name: namespace[name] for name in namespace[_MARKER]}
+    plain = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_") and name not in ("In", "Out") and isinstance(value, _PLAIN)
+    }
+    if (before := namespace.get(_MARKER)) is not None:
+        # Run again in a used kernel: later cells' variables are no parameters, but one that has
+        # been added to the parameters cell since is.
+        known = {*before, *SCHEMAS[stage].model_fields}
+        plain = {name: value for name, value in plain.items() if name in known}
+    given = plain
     root = project_root()
     profile = given.get("profile")
     base = root / "params" / str(profile) / BASE
@@ -145,4 +154,6 @@ def from_notebook(stage: str, namespace: dict[str, Any]) -> Any:
     os.chdir(root)
     # Libraries ask for a widget package that plain progress bars do not need.
     warnings.filterwarnings("ignore", message="IProgress not found")
-    return merge(SCHEMAS[stage], [read_yaml(base), Source("notebook parameters", given)])
+    checked = merge(SCHEMAS[stage], [read_yaml(base), Source("notebook parameters", given)])
+    namespace[_MARKER] = tuple(given)
+    return checked

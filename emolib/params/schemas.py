@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Schema(BaseModel):
     """Base of all parameter schemas: unknown keys refused, values frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class DataParams(Schema):
@@ -90,7 +94,7 @@ class ModelParams(Schema):
     """
 
     engine: Literal["transformers", "server"] = "transformers"
-    model: str
+    model: str = Field(min_length=1)
     model_type: str = ""
     template: str = ""
     adapters: tuple[str, ...] = ()
@@ -108,6 +112,26 @@ class ModelParams(Schema):
     retries: int = Field(default=3, ge=0)
     trust_remote_code: bool = False
     allow_download: bool = False
+
+    # Parameters are written into run folders, so no secret may stand in them, and the messages
+    # do not repeat what stood there.
+    @field_validator("api_key_env")
+    @classmethod
+    def _a_name_not_a_key(cls, value: str) -> str:
+        if value and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", value):
+            raise ValueError("give the *name* of an environment variable, never the key itself")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _no_password(cls, value: str) -> str:
+        try:
+            hidden = "@" in urlsplit(value).netloc
+        except ValueError:
+            return value  # the engine says what is wrong with it
+        if hidden:
+            raise ValueError("an address with a password in it; use api_key_env")
+        return value
 
 
 def as_path(text: str) -> Path | None:

@@ -45,7 +45,6 @@ def gallery(
     rows: Sequence[Sequence[np.ndarray]],
     titles: Sequence[str],
     *,
-    width: float = 10.0,
     height: float = 1.9,
 ) -> Figure:
     """One row of frames a clip, its words and labels above it.
@@ -53,11 +52,10 @@ def gallery(
     Args:
         rows: For each clip uint8 RGB frames [height, width, 3].
         titles: One text a row.
-        width: Of the figure, in inches.
-        height: Of one row, in inches.
+        height: Of one row, in inches; a picture is about as wide.
     """
     columns = max((len(row) for row in rows), default=1)
-    figure = Figure(figsize=(width, height * max(1, len(rows))))
+    figure = Figure(figsize=(height * columns, height * max(1, len(rows))))
     # A fixed grid: automatic layouts widen the first column to the length of its title.
     grid = {"wspace": 0.04, "hspace": 0.2}
     axes = figure.subplots(max(1, len(rows)), columns, squeeze=False, gridspec_kw=grid)
@@ -67,7 +65,7 @@ def gallery(
         for column, image in enumerate(row):
             axes[line, column].imshow(image)
         axes[line, 0].set_title(
-            textwrap.shorten(title, 140, placeholder=" …"), loc="left", fontsize=8
+            textwrap.shorten(title, 34 * columns, placeholder=" …"), loc="left", fontsize=8
         )
     return figure
 

@@ -13,14 +13,18 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from emolib.errors import DataError, ScoreError
+from emolib.scoring.columns import parse_groups_column
 from emolib.scoring.encode import LabelSets
 from emolib.scoring.grouping import Assignment, Grouped
+
+_CELLS = 1 << 20  # size of the look-up table
 
 
 def parse_groups(answer: str) -> list[list[str]]:
@@ -74,8 +78,13 @@ class CachedGrouping:
         self._answers = dict(answers)
         self._overlap = overlap
         self._source = source
+        self._version = version
+
+    @cached_property
+    def version(self) -> str:
+        """The given version, or a hash of all answers."""
         text = json.dumps(sorted(self._answers.items()), ensure_ascii=False)
-        self.version = version or hashlib.sha256(text.encode()).hexdigest()[:12]
+        return self._version or hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @classmethod
     def read(cls, path: Path, overlap: Literal["error", "last"] = "error") -> CachedGrouping:
@@ -118,22 +127,78 @@ class CachedGrouping:
         self, clips: Sequence[str], gold: LabelSets, pred: LabelSets, vocab: Sequence[str]
     ) -> Grouped:
         """See :meth:`~emolib.scoring.grouping.Grouping.assign`. Linear in labels."""
-        index = {label: code for code, label in enumerate(vocab)}
+        answers = list(map(self._answers.get, clips))
+        if self._overlap == "last":
+            answers = [None] * len(answers)
+        groups = parse_groups_column(answers)
         names = list(vocab)
-        sides = [(s, s.codes.copy(), np.zeros(len(s.codes), bool)) for s in (gold, pred)]
-        for row, clip in enumerate(clips):
-            mapping = self.partition(clip)
-            for sets, groups, known in sides:
-                for token in range(sets.offsets[row], sets.offsets[row + 1]):
-                    first = mapping.get(vocab[sets.codes[token]])
-                    if first is None:
-                        continue
-                    if first not in index:
-                        index[first] = len(names)
-                        names.append(first)
-                    groups[token], known[token] = index[first], True
-        view = Assignment(sides[0][1], sides[1][1], names)
-        return Grouped([view], sides[0][2], sides[1][2])
+        index = {label: code for code, label in enumerate(vocab)}
+
+        def number(label: str) -> int:
+            if label not in index:
+                index[label] = len(names)
+                names.append(label)
+            return index[label]
+
+        numbers = np.array([number(label) for label in groups.vocab], np.int64)
+        rows, codes, firsts = groups.rows, numbers[groups.codes], numbers[groups.firsts]
+        if len(groups.odd):
+            found = [
+                (row, number(label), number(first))
+                for row in groups.odd.tolist()
+                for label, first in self.partition(clips[row]).items()
+            ]
+            extra = np.array(found, np.int64).reshape(-1, 3).T
+            order = np.argsort(np.concatenate([rows, extra[0]]), kind="stable")
+            rows, codes, firsts = (
+                np.concatenate(pair)[order]
+                for pair in zip((rows, codes, firsts), extra, strict=True)
+            )
+        sides = [(side.rows, side.codes) for side in (gold, pred)]
+        found_at, repeated = _join(rows, codes, sides, len(clips), len(names))
+        if repeated is not None:
+            self.partition(clips[repeated])  # names the clip and the label
+        ids = [
+            np.where(at >= 0, firsts[at] if len(firsts) else -1, side.codes)
+            for at, side in zip(found_at, (gold, pred), strict=True)
+        ]
+        view = Assignment(ids[0], ids[1], names)
+        return Grouped([view], found_at[0] >= 0, found_at[1] >= 0)
+
+
+def _join(
+    rows: np.ndarray,
+    codes: np.ndarray,
+    sides: Sequence[tuple[np.ndarray, np.ndarray]],
+    n: int,
+    width: int,
+) -> tuple[list[np.ndarray], int | None]:
+    """Look up (clip, label) pairs among (``rows``, ``codes``), which are sorted by clip.
+
+    A table with one line a clip and one column a label is filled and read block by block, so
+    that it stays small; linear in the number of pairs.
+
+    Returns:
+        Position of every wanted pair, -1 = absent, for each of ``sides``; and the first clip
+        that holds a pair twice, or None.
+    """
+    block = max(1, _CELLS // max(width, 1))
+    table = np.full(block * max(width, 1), -1, np.int32)
+    found = [np.empty(len(wanted), np.int64) for wanted, _ in sides]
+    bounds = np.arange(0, n + block, block)
+    cuts = [np.searchsorted(r, bounds) for r in (rows, *(wanted for wanted, _ in sides))]
+    for number, start in enumerate(bounds[:-1].tolist()):
+        low, high = cuts[0][number : number + 2].tolist()
+        keys = (rows[low:high] - start) * width + codes[low:high]
+        table[keys] = np.arange(low, high, dtype=np.int32)
+        repeated = np.flatnonzero(table[keys] != np.arange(low, high, dtype=np.int32))
+        if len(repeated):
+            return found, int(rows[low + repeated[0]])
+        for at, cut_at, (wanted, labels) in zip(found, cuts[1:], sides, strict=True):
+            a, b = cut_at[number : number + 2].tolist()
+            at[a:b] = table[(wanted[a:b] - start) * width + labels[a:b]]
+        table[keys] = -1
+    return found, None
 
 
 def _closed(answer: str) -> bool:

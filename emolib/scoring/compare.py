@@ -9,7 +9,8 @@ import numpy as np
 
 from emolib.errors import ScoreError
 from emolib.scoring import uncertainty
-from emolib.scoring.openset import METRICS, Score, exact_means, score_means
+from emolib.scoring.openset import METRICS, exact_means, score_means
+from emolib.scoring.result import Score
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def compare(
             f"the systems were scored with different groups: {score_a.grouping} and "
             f"{score_b.grouping}: score both with the same grouping and version"
         )
-    if not (score_a.data.shared and score_b.data.shared):
+    if not (score_a.shared and score_b.shared):
         covered = min(score_a.coverage, score_b.coverage)
         if score_a.grouping["name"] != "cached" or covered < 1:
             raise ScoreError(
@@ -85,7 +86,7 @@ def compare(
                 "wheel"
             )
     rows_a, rows_b, left_out = _shared_rows(score_a, score_b, clips)
-    a, b = score_a.data.columns[rows_a], score_b.data.columns[rows_b]
+    a, b = score_a.columns[rows_a], score_b.columns[rows_b]
     width = a.shape[1]
 
     def gap(means: np.ndarray) -> np.ndarray:
@@ -116,8 +117,8 @@ def compare(
 
 def _shared_rows(score_a: Score, score_b: Score, clips: str) -> tuple[np.ndarray, np.ndarray, int]:
     """Rows of the shared clips in both, and how many clips only one has."""
-    where = {name: row for row, name in enumerate(score_b.data.clips)}
-    pairs = [(i, where[x]) for i, x in enumerate(score_a.data.clips) if x in where]
+    where = {name: row for row, name in enumerate(score_b.clips)}
+    pairs = [(i, where[x]) for i, x in enumerate(score_a.clips) if x in where]
     left_out = score_a.n + score_b.n - 2 * len(pairs)
     if left_out and clips != "shared":
         raise ScoreError(

@@ -10,7 +10,7 @@ import numpy as np
 from emolib.scoring.encode import distinct
 
 if TYPE_CHECKING:
-    from emolib.scoring.openset import ScoreData
+    from emolib.scoring.result import ScoreData
 
 _LONGEST = 2_000  # labels in a list; real vocabularies are far smaller
 _CANDIDATES = 256  # per-clip groupings only: most frequent gold labels tried
@@ -52,7 +52,7 @@ def _gains(data: ScoreData, view: int) -> tuple[np.ndarray, np.ndarray]:
     """Per group: share of clips that have it, and its mean share of a clip's gold groups."""
     groups = data.grouped.views[view]
     size = max(len(groups.names), 1)
-    keys = distinct(data.gold.rows(), groups.gold, size)
+    keys = distinct(data.gold.rows, groups.gold, size)
     rows, ids = keys // size, keys % size
     n = data.counts[view].valid.sum()
     # Whole numbers are counted first, so that the order of clips cannot change a digit.
@@ -65,7 +65,7 @@ def _gains(data: ScoreData, view: int) -> tuple[np.ndarray, np.ndarray]:
 def _common_label(data: ScoreData, view: int) -> np.ndarray:
     """Most frequent gold label of every group, int64 [groups], -1 = not in gold."""
     groups = data.grouped.views[view]
-    pairs = distinct(data.gold.rows(), data.gold.codes, len(data.vocab)) % len(data.vocab)
+    pairs = distinct(data.gold.rows, data.gold.codes, len(data.vocab)) % len(data.vocab)
     frequency = np.bincount(pairs, minlength=len(data.vocab))
     group_of = np.full(len(data.vocab), -1)
     group_of[data.gold.codes] = groups.gold
@@ -171,9 +171,9 @@ def _constant_groups(
     hit = np.zeros(groups.shape, bool)
     position = np.full(len(data.clips), -1)
     position[rows] = np.arange(len(rows))
-    gold_keys = distinct(data.gold.rows(), view.gold, size)
+    gold_keys = distinct(data.gold.rows, view.gold, size)
     for sets, ids in ((data.gold, view.gold), (data.pred, view.pred)):
-        clip, candidate = sets.rows(), column[sets.codes]
+        clip, candidate = sets.rows, column[sets.codes]
         keep = (position[clip] >= 0) & (candidate >= 0)
         at = position[clip[keep]], candidate[keep]
         groups[at] = ids[keep]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow as pa
 from emolib.errors import ScoreError
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class LabelSets:
     """Ragged lists of label codes, one list a clip.
 
@@ -31,9 +32,44 @@ class LabelSets:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @cached_property
     def rows(self) -> np.ndarray:
         """Clip index of every token, int64 [tokens]."""
         return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
+    def once(self) -> LabelSets:
+        """The same lists without the labels that a list has already given."""
+        repeats = repeats_in(self.rows, self.codes)
+        if not len(repeats):
+            return self
+        lost = np.bincount(self.rows[repeats], minlength=len(self))
+        offsets = self.offsets - np.concatenate([[0], np.cumsum(lost)])
+        return LabelSets(np.delete(self.codes, repeats), offsets)
+
+
+def _any_repeat(rows: np.ndarray, codes: np.ndarray) -> bool:
+    """Whether any clip gives a label twice: each label against the following ones."""
+    for step in range(1, len(codes)):
+        near = rows[step:] == rows[:-step]
+        if not near.any():
+            return False
+        if (near & (codes[step:] == codes[:-step])).any():
+            return True
+    return False
+
+
+def repeats_in(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Positions of labels that their clip has already given.
+
+    Args:
+        rows: int64 [tokens], clip of each.
+        codes: int64 [tokens].
+    """
+    if not _any_repeat(rows, codes):
+        return np.zeros(0, np.int64)
+    keys = rows * (int(codes.max(initial=0)) + 1) + codes
+    order = np.argsort(keys, kind="stable")
+    return order[1:][keys[order[1:]] == keys[order[:-1]]]
 
 
 def encode(

@@ -95,6 +95,11 @@ def version() -> str:
     return f"{VERSION}+{hashlib.sha256(rows.encode()).hexdigest()[:8]}"
 
 
+@lru_cache(maxsize=1)
+def _unhyphenated() -> dict[str, str]:
+    return {label.replace("-", " "): label for label in table()}
+
+
 # (ending, what may stand in its place). One step undoes one ending; longer ones first.
 _ENDINGS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("fulness", ("ful", "")),
@@ -206,7 +211,7 @@ _NEGATION = re.compile(
 def find(label: str) -> Found:
     """Find the group of a label; cost of a repeated label: one dictionary look-up.
 
-    >>> find("Happily").group, find("Happily").rule
+    >>> find("Excitedly").group, find("Excitedly").rule
     ('joy', 'form')
     >>> find("not amused").rule
     'unknown'
@@ -215,8 +220,8 @@ def find(label: str) -> Found:
     if (entry := table().get(label)) is not None:
         return Found(entry.group, "listed", (label,))
     plain = label.replace("-", " ")
-    if plain != label and (entry := table().get(plain)) is not None:
-        return Found(entry.group, "form", (plain,))
+    if (listed := _unhyphenated().get(plain)) is not None:
+        return Found(table()[listed].group, "form", (listed,))
     if _NEGATION.search(label):
         return Found(label, "unknown")
     if " " not in plain:

@@ -56,7 +56,9 @@ def train(arguments: list[str], rows: int, max_tiles: int) -> None:
     from transformers import TrainerCallback
 
     from emolib.engines.swift_setup import prepare_processor
+    from emolib.models.internvl import swift_plugin
 
+    swift_plugin.register()
     load = ModelLoader.get_processor
 
     def get_processor(self: Any, *args: Any, **kwargs: Any) -> Any:

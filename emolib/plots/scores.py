@@ -1,0 +1,121 @@
+"""Figures of scores. Every function draws on the Axes it is given and returns it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from emolib.scoring import Score
+from emolib.scoring.tables import label_errors
+
+
+def accuracy_recall(scores: Mapping[str, Score], ax: Axes) -> Axes:
+    """Systems in the plane of set accuracy and recall, with their 95 % intervals.
+
+    Grey lines join points of equal Avg (straight) and equal F1 (curved): a long list walks
+    up along the first and down along the second. The cross is the best constant list no
+    longer than the first system's lists, on its clips.
+
+    Args:
+        scores: System name -> score; scores without intervals are drawn as points.
+        ax: Where to draw.
+    """
+    _iso_lines(ax)
+    for number, (name, score) in enumerate(scores.items()):
+        color = f"C{number % 10}"
+        if score.ci95:
+            error = [
+                [[value - low], [high - value]]
+                for value, (low, high) in (
+                    (score.accuracy, score.ci95["accuracy"]),
+                    (score.recall, score.ci95["recall"]),
+                )
+            ]
+            ax.errorbar(
+                *(score.accuracy, score.recall),
+                xerr=np.maximum(error[0], 0),
+                yerr=np.maximum(error[1], 0),
+                color=color,
+                capsize=2,
+                linewidth=1,
+            )
+        label = f"{name} (n={score.n}, {score.labels_per_clip:.1f} labels)"
+        ax.plot(score.accuracy, score.recall, "o", color=color, label=label)
+    if scores:
+        best = next(iter(scores.values())).constant_list["same_length"]
+        label = f"constant: {', '.join(best['labels'])}"
+        ax.plot(best["accuracy"], best["recall"], "kx", label=label)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="accuracy (set precision)", ylabel="recall")
+    ax.set_aspect("equal")
+    ax.legend(fontsize=7, loc="lower left")
+    return ax
+
+
+def _iso_lines(ax: Axes) -> None:
+    x = np.linspace(0.001, 1, 400)
+    for level in np.arange(0.1, 1.0, 0.1):
+        ax.plot(x, 2 * level - x, color="0.88", linewidth=0.8, zorder=0)
+        with_f1 = x > level / 2
+        y = level * x[with_f1] / (2 * x[with_f1] - level)
+        ax.plot(x[with_f1], y, color="0.8", linewidth=0.8, linestyle=":", zorder=0)
+        if level > 0.5:
+            at = 2 * level - 1
+            ax.annotate(f"Avg {level:.1f}", (1, at), fontsize=6, color="0.5", ha="right")
+        ax.annotate(f"F1 {level:.1f}", (level, level), fontsize=6, color="0.5", ha="center")
+
+
+def labels_per_clip(scores: Mapping[str, Score], ax: Axes) -> Axes:
+    """How many clips have 0, 1, 2, ... labels: gold (bars) and each system (lines).
+
+    Args:
+        scores: System name -> score; gold is that of the first.
+        ax: Where to draw.
+    """
+    if not scores:
+        ax.annotate("no scores", (0.5, 0.5), xycoords="axes fraction", ha="center")
+        return ax
+    first = next(iter(scores.values()))
+    gold = np.bincount(np.diff(first.data.gold.offsets))
+    ax.bar(np.arange(len(gold)), gold / first.n, color="0.85", label="gold")
+    for number, (name, score) in enumerate(scores.items()):
+        counts = np.bincount(np.diff(score.data.pred.offsets)) / score.n
+        ax.plot(np.arange(len(counts)), counts, "o-", color=f"C{number % 10}", label=name)
+    ax.set(xlabel="labels in a clip", ylabel="share of clips")
+    ax.legend(fontsize=8)
+    return ax
+
+
+def missed_and_invented(score: Score, ax: Axes, top: int = 12) -> Axes:
+    """The labels most often missed (left) and most often invented (right), in clips.
+
+    Args:
+        score: One system.
+        ax: Where to draw.
+        top: Labels shown on each side.
+    """
+    table = label_errors(score)
+    lost = table["missed"].sort_values(ascending=False, kind="stable").head(top)
+    new = table["invented"].sort_values(ascending=False, kind="stable").head(top)
+    lost, new = lost[lost > 0], new[new > 0]
+    for counts, sign, color in ((lost, -1, "C0"), (new, 1, "C1")):
+        rows = np.arange(len(counts))
+        ax.barh(rows, sign * counts.to_numpy(), color=color)
+        for row, (label, count) in enumerate(counts.items()):
+            ax.annotate(
+                f"{label} {count}",
+                (sign * count, row),
+                xytext=(3 * sign, 0),
+                textcoords="offset points",
+                ha="left" if sign > 0 else "right",
+                va="center",
+                fontsize=7,
+            )
+    widest = float(max([*lost, *new, 1]))
+    ax.set(xlim=(-1.7 * widest, 1.7 * widest), yticks=[], xlabel="clips")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
+    ax.axvline(0, color="0.5", linewidth=0.8)
+    ax.invert_yaxis()
+    ax.set_title("missed gold labels  |  invented labels", fontsize=9)
+    return ax

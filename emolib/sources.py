@@ -1,0 +1,82 @@
+"""What a stage reads besides earlier runs: clips, stored groups, model folders.
+
+Their content decides whether a finished run is still up to date.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from emolib.hashing import key_of, sha_file, sha_files
+from emolib.params.schemas import DataParams, ModelParams
+from emolib.params.stages import StageParams
+
+
+def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
+    """Identify what the parameters name outside the run folders, as far as it exists.
+
+    The table of words and labels and stored groups count by content, videos by name and size,
+    the weights of the models the stage uses by name, size and time stamp: nothing large is
+    read. Generated clips and "tiny:" models follow from parameters and code.
+
+    Cost: one directory listing a folder and one stat a file.
+
+    Args:
+        root: Project root, which relative paths are relative to.
+        params: The stage's checked parameters.
+
+    Returns:
+        Name -> hash; names hold a colon, so they are never a parameter's.
+    """
+    found: dict[str, str] = {}
+    if params.data.kind == "folder":
+        found |= _data(root, params.data)
+    if groups := getattr(params, "groups", ""):
+        path = root / Path(groups).expanduser()
+        folder, files = (path, list(path.iterdir())) if path.is_dir() else (path.parent, [path])
+        found["groups:content"] = sha_files((f for f in files if f.is_file()), folder)
+    for name in _used_models(params):
+        if (state := _model(root, params.models[name])) is not None:
+            found[f"model:{name}"] = state
+    return found
+
+
+def _data(root: Path, data: DataParams) -> dict[str, str]:
+    folder = root / Path(data.root).expanduser()
+    media: list[tuple[str, int]] = []
+    seen: set[Path] = set()
+    for where, below, names in os.walk(folder, followlinks=True):
+        real = Path(where).resolve()
+        below[:] = [] if real in seen else [n for n in below if not n.startswith(".")]
+        for name in () if real in seen else names:
+            file = Path(where) / name
+            if not name.startswith(".") and file.is_file():
+                media.append((ascii(str(file.relative_to(folder))), file.stat().st_size))
+        seen.add(real)
+    found = {"data:files": key_of(files=sorted(media))}
+    if data.table:
+        given = Path(data.table).expanduser()
+        for table in (root / given, folder / given):
+            if table.is_file():
+                found["data:table"] = sha_file(table)
+                break
+    return found
+
+
+def _used_models(params: StageParams) -> list[str]:
+    values = [getattr(params, field) for field in params.MODELS]
+    return sorted({n for v in values for n in ([v] if isinstance(v, str) else v)})
+
+
+def _model(root: Path, model: ModelParams) -> str | None:
+    if model.engine == "server":
+        return None
+    states = []
+    for text in (model.model, *model.adapters):
+        folder = root / Path(text).expanduser()
+        for file in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if file.is_file():
+                stat = file.stat()
+                states.append([file.name, stat.st_size, stat.st_mtime_ns])
+    return key_of(files=states) if states else None
