@@ -424,3 +424,21 @@ def test_the_notebooks_tables_mark_the_leak():
     assert {row[0] for row in paired["rows"]} == {"attention - linear"}
     assert len(report.repeats_table(found)["rows"]) == 3
     assert report.feature_overview(data)["rows"][0][2] == 5
+
+
+def test_figures_show_every_system_and_class():
+    from matplotlib.figure import Figure
+
+    from emolib.plots import discriminative as plots
+
+    data = corpus(n=60)
+    found = {"a": out_of_fold(data, LINEAR, PROTOCOL, system="a system")}
+    scores = report.scores(data, found, 50, 0)
+    [panel] = plots.confusion_matrices(scores, data.classes).axes
+    assert sum(int(text.get_text()) for text in panel.texts) == 60
+    axes = Figure().subplots(1, 3)
+    assert len(plots.class_f1(scores, data.classes, axes[0]).patches) == 3
+    dots = plots.interval_dots(scores, "accuracy", axes[1])
+    assert [tick.get_text() for tick in dots.get_yticklabels()] == ["a system"]
+    curve = report.reliabilities(data, found)
+    assert "a system" in plots.calibration(curve, axes[2]).get_legend().get_texts()[0].get_text()

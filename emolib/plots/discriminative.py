@@ -44,10 +44,10 @@ def class_f1(scores: Mapping[str, ClassScore], classes: Sequence[str], ax: Axes)
     width = 0.8 / max(1, len(scores))
     for number, (name, score) in enumerate(scores.items()):
         where = np.arange(len(classes)) + (number - (len(scores) - 1) / 2) * width
-        ax.bar(where, score.f1, width, label=name)
+        ax.bar(where, score.f1, width, label=textwrap.fill(name, 30))
     ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     ax.set(ylabel="F1", ylim=(0, 1))
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -55,12 +55,12 @@ def calibration(curves: Mapping[str, Reliability], ax: Axes) -> Axes:
     """Share that is right over stated probability; point size follows the number of clips."""
     ax.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     for name, curve in curves.items():
-        label = f"{name}: ECE {curve.ece:.2f}"
+        label = f"{textwrap.fill(name, 30)}: ECE {curve.ece:.2f}"
         size = 10 + 120 * curve.count / max(1, curve.count.max())
         [line] = ax.plot(curve.stated, curve.right, linewidth=1)
         ax.scatter(curve.stated, curve.right, s=size, color=line.get_color(), label=label)
     ax.set(xlabel="stated probability", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
 
 
@@ -72,7 +72,7 @@ def interval_dots(scores: Mapping[str, ClassScore], metric: str, ax: Axes) -> Ax
         ax.plot(score.values[metric], row, "o", color=f"C{row}")
     first = next(iter(scores.values()))
     ax.axvline(first.majority[metric], color="0.6", linestyle="--")
-    ax.set_yticks(range(len(scores)), list(scores))
+    ax.set_yticks(range(len(scores)), [textwrap.fill(name, 24) for name in scores])
     ax.invert_yaxis()
     ax.set(xlabel=f"{metric} (95 %), dashed: commonest class", xlim=(0, 1))
     return ax

@@ -34,7 +34,7 @@ class InputDropout(nn.Module):
             return x
         drawn = self.rng.integers(0, 2**16, size=tuple(x.shape), dtype=np.uint16)
         kept = torch.from_numpy(drawn >= self.cut).to(x.device)
-        return x * kept * (2**16 / (2**16 - self.cut))
+        return (x * kept).mul_(2**16 / (2**16 - self.cut))
 
 
 class Encoder(nn.Module):
