@@ -29,6 +29,7 @@ LAYERS = {
     "emolib.extraction": 2,
     "emolib.fusion": 2,
     "emolib.media": 2,
+    "emolib.features": 2,
     "emolib.datasets": 2,
     "emolib.engines": 3,
     "emolib.models": 3,

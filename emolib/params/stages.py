@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
+from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
 from emolib.params.media import AsrParams, FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
 from emolib.params.training import LoraParams
@@ -178,6 +179,33 @@ class FaceAblation(StageParams):
     groups: str = ""
 
 
+class DiscriminativeModel(StageParams):
+    """Notebook 06: six classes from features, out-of-fold and as published (system S9).
+
+    Attributes:
+        classes: CSV with ``name, discrete`` (MER2024's ``label-disdim.csv``); "" reduces the
+            clips' open-vocabulary labels to classes.
+        features: Extractors.
+        classifier: The model.
+        baseline: Also train the linear model under the same protocol.
+        protocol: Folds and repeats.
+        as_published: Also reproduce the contaminated variant, whose models have seen the clips.
+        resamples: Bootstrap resamples behind every interval.
+    """
+
+    classes: str = ""
+    features: tuple[FeatureParams, ...] = Field(min_length=1)
+    classifier: ClassifierParams = ClassifierParams()
+    baseline: bool = True
+    protocol: ProtocolParams = ProtocolParams()
+    as_published: bool = True
+    resamples: int = Field(default=10_000, ge=100)
+
+    def input_paths(self) -> dict[str, Path]:
+        """The file of classes counts as an input: its content is part of the run's key."""
+        return {"classes": Path(self.classes)} if self.classes else {}
+
+
 class FusionAnalysis(StageParams):
     """Notebook 07: co-judgment and the paper's tables (paper section 2.3).
 
@@ -206,5 +234,6 @@ SCHEMAS: dict[str, type[StageParams]] = {
     "02_caption_filtering": CaptionFilter,
     "03_internvl_lora": InternVLLora,
     "05_face_crop_ablation": FaceAblation,
+    "06_discriminative_model": DiscriminativeModel,
     "07_fusion_analysis": FusionAnalysis,
 }
