@@ -265,7 +265,7 @@ def _execute(
                 cwd=str(root),
                 progress_bar=False,
                 log_output=False,
-                extra_arguments=["--IPKernelApp.log_level=40"],
+                extra_arguments=["--IPKernelApp.log_level=50"],
             )
         except PapermillExecutionError as problem:
             error = f"{problem.ename}: {problem.evalue}"
