@@ -37,6 +37,7 @@ LAYERS = {
     "emolib.captioning": 4,
     "emolib.filtering": 4,
     "emolib.pairs": 4,
+    "emolib.words": 4,
     "emolib.judging": 4,
     "emolib.cojudge": 4,
     "emolib.training": 4,

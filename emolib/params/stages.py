@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
-from emolib.params.media import FaceParams
+from emolib.params.media import AsrParams, FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
 from emolib.params.training import LoraParams
 
@@ -24,6 +24,7 @@ class StageParams(Schema):
         seed: The only source of randomness of the stage.
         data: The clips.
         models: Models by the names the stages call them.
+        asr: How words are heard where no official subtitle is known; no model = they stay unknown.
         outputs: Folder of all runs, relative to the project root.
         run_dir: This run's folder; "" makes a new one under ``outputs``.
     """
@@ -35,6 +36,7 @@ class StageParams(Schema):
     seed: int = Field(default=0, ge=0)
     data: DataParams = DataParams()
     models: dict[str, ModelParams] = Field(default_factory=dict)
+    asr: AsrParams = AsrParams()
     outputs: str = "outputs"
     run_dir: str = ""
 
