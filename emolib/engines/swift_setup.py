@@ -6,6 +6,7 @@ the same way.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import logging
@@ -245,3 +246,30 @@ def prepare_processor(processor: Any, max_tiles: int = 0) -> Any:
         images.max_patches = max_tiles
         images.min_patches = min(images.min_patches, max_tiles)
     return processor
+
+
+def prepare_every_processor(max_tiles: int = 0) -> None:
+    """Let ms-swift's own commands, run in this process, read models as the engines do.
+
+    Registers our model types and puts :func:`prepare_processor` behind every processor loaded.
+    """
+    from swift.model.register import ModelLoader
+
+    from emolib.models.internvl import swift_plugin
+
+    swift_plugin.register()
+    load = ModelLoader.get_processor
+
+    def get_processor(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return prepare_processor(load(self, *args, **kwargs), max_tiles)
+
+    ModelLoader.get_processor = get_processor
+
+
+def free_memory() -> None:
+    """Give memory of models that nobody holds any more back to the devices."""
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

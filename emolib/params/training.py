@@ -72,3 +72,22 @@ class LoraParams(Schema):
             if not re.fullmatch(r"[A-Za-z_][\w.-]*", name):
                 raise ValueError(f"target_modules holds {name!r}, which is no module name")
         return self
+
+
+class GateParams(Schema):
+    """The parity gate before a fine-tuned model is scored, see :mod:`emolib.parity`.
+
+    Attributes:
+        samples: Test clips whose answers are compared; 0 = no gate.
+        served: Also serve the merged model (``swift deploy`` on the loopback interface) and
+            compare what it answers.
+        tokens: So many first tokens of every answer must agree; 0 = whole answers. In float32
+            they do. In bfloat16 merging rounds every weight, and a greedy answer may part from
+            the other where two words are about equally likely.
+        strict: Stop when the gate fails; false = record it and go on.
+    """
+
+    samples: int = Field(default=4, ge=0)
+    served: bool = True
+    tokens: int = Field(default=0, ge=0)
+    strict: bool = True

@@ -17,6 +17,7 @@ from emolib.engines.fingerprint import fingerprint
 from emolib.engines.swift_setup import (
     ModelFolder,
     find_model,
+    free_memory,
     load_model,
     one_line,
 )
@@ -194,6 +195,9 @@ def merge_lora(model: ModelParams, adapter: Path, out: Path, *, cache: Path | No
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+    finally:
+        del base, merged
+        free_memory()  # the next to be opened may need the whole device
     return out
 
 

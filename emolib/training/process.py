@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from emolib import processes
 from emolib.engines.swift_setup import ModelFolder, environment
 from emolib.errors import TrainingError
 from emolib.params.schemas import ModelParams
@@ -143,7 +143,7 @@ def run_worker(
                 if code is not None:
                     break
         finally:
-            _end(worker)
+            processes.end(worker)
     if code != 0:
         lines = (out / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()
         tail = "\n".join([f"{out / 'train.log'} ends:", *lines[-_TAIL:]])
@@ -169,18 +169,3 @@ def _report(
             step = int(str(entry["global_step/max_steps"]).split("/")[0])
             progress(step, total, {k: v for k, v in entry.items() if isinstance(v, int | float)})
     return seen + len(text)
-
-
-def _end(worker: subprocess.Popen[bytes]) -> None:
-    """End the worker's whole process group if it still runs."""
-    if worker.poll() is not None:
-        return
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(worker.pid, sign)
-            worker.wait(10)
-            return
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            return

@@ -8,25 +8,13 @@ not begin when ms-swift left rows out.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from emolib.processes import die_with_parent
 from emolib.training.process import COMPLETE
-
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when ``parent`` ends, however it ends."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the line above
-        os._exit(1)
 
 
 def main() -> None:
@@ -51,20 +39,12 @@ def main() -> None:
 
 def train(arguments: list[str], rows: int, max_tiles: int) -> None:
     """Run ``swift sft`` in this process on exactly ``rows`` rows."""
-    from swift.model.register import ModelLoader
     from swift.pipelines import SwiftSft
     from transformers import TrainerCallback
 
-    from emolib.engines.swift_setup import prepare_processor
-    from emolib.models.internvl import swift_plugin
+    from emolib.engines.swift_setup import prepare_every_processor
 
-    swift_plugin.register()
-    load = ModelLoader.get_processor
-
-    def get_processor(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return prepare_processor(load(self, *args, **kwargs), max_tiles)
-
-    ModelLoader.get_processor = get_processor
+    prepare_every_processor(max_tiles)
 
     class MarkComplete(TrainerCallback):
         """``on_save`` comes after model, optimiser, random states and trainer state."""
