@@ -63,7 +63,8 @@ def serve(
     """
     port = _free_port()
     found = find_model(model, cache)
-    loras = [Path(a).expanduser().resolve() for a in (*model.adapters, *adapters)]
+    folders = [*map(Path, model.adapters), *adapters]
+    loras = [folder.expanduser().resolve() for folder in folders]
     weights = "+".join(fingerprint(folder) for folder in (found.path, *loras))
     command = build_command(model, found, loras, port, name, weights)
     url = f"http://{_ADDRESS}:{port}/v1"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +88,9 @@ def build_command(
     }
     command = [sys.executable, "-m", "emolib.training.worker", "--parent", str(os.getpid())]
     command += ["--processes", str(lora.processes), "--max_tiles", str(model.max_tiles)]
+    if lora.nodes > 1:
+        command += ["--nodes", str(lora.nodes), "--run_id", uuid.uuid4().hex]
+        command += ["--master", f"{lora.master_addr}:{lora.master_port}"]
     command += ["--rows", str(rows)]
     for name, value in options.items():
         if value is None:
