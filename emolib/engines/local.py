@@ -227,7 +227,7 @@ def _load(params: ModelParams, found: ModelFolder, dtype: str, loras: list[Path]
     template = get_template(
         processor,
         max_length=params.max_length or None,
-        template_type=params.template or None,
+        template_type=found.template or None,
         truncation_strategy="raise",
     )
     engine = TransformersEngine(

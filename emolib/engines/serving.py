@@ -108,8 +108,8 @@ def build_command(
     options: dict[str, object] = {
         "model": found.path.resolve(),
         "use_hf": "true",
-        "model_type": model.model_type or found.model_type or None,
-        "template": model.template or None,
+        "model_type": found.model_type or None,
+        "template": found.template or None,
         "torch_dtype": found.dtype if model.dtype == "auto" else model.dtype,
         "attn_impl": model.attention or None,
         "max_length": model.max_length or None,

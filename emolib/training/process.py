@@ -38,8 +38,8 @@ def build_command(
     options: dict[str, object] = {
         "model": found.path.resolve(),
         "use_hf": True,
-        "model_type": model.model_type or found.model_type or None,
-        "template": model.template or None,
+        "model_type": found.model_type or None,
+        "template": found.template or None,
         "torch_dtype": dtype,
         "attn_impl": model.attention or None,
         "tuner_type": "lora",
