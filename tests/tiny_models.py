@@ -159,7 +159,7 @@ def qwen2_5_vl(folder: Path) -> Path:
             "fullatt_block_indexes": [1],
             "window_size": 112,
         },
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         **_qwen_ids(),
     )
     folder.mkdir()
@@ -202,7 +202,7 @@ def qwen3_vl(folder: Path) -> Path:
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [0],
         },
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         **_qwen_ids(),
     )
     folder.mkdir()
