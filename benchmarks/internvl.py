@@ -227,6 +227,7 @@ def main() -> None:
         "note": "" if cuda else NO_GPU,
         "settings": {k: v for k, v in vars(args).items() if k != "out"},
         "device": device,
+        "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "parameters": sum(w.numel() for w in model.parameters()),
         "build_s": time.perf_counter() - start,
