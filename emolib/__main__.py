@@ -11,7 +11,7 @@ from emolib import __version__
 from emolib.errors import EmolibError
 
 # In the order a newcomer meets them; each module gives `add_parser` and `run`.
-COMMANDS = ("run", "predict", "score", "convert", "doctor", "report", "record")
+COMMANDS = ("run", "predict", "score", "datasets", "convert", "doctor", "report", "record")
 
 EXIT_USER_ERROR = 2
 
@@ -22,6 +22,7 @@ open set of emotion words, and honest scores for them.
   emolib run demo                         every notebook on a small generated data set
   emolib predict clips/ --profile demo    labels for your own videos
   emolib score --gold a.csv --pred b.csv  MER2024-OV scores with intervals
+  emolib datasets check KIND DIR          what a data set holds, and what is wrong with it
   emolib doctor                           what is installed, found, missing, what to do next
 """
 
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print(
-            f"\nemolib {args.command}: interrupted; the same command goes on from here",
+            f"\nemolib {args.command}: interrupted; the same command (without --fresh) goes on "
+            "from here",
             file=sys.stderr,
         )
         return 130

@@ -14,8 +14,8 @@ from emolib import prompts
 from emolib.datasets.clip import Clip
 from emolib.engines import open_engine
 from emolib.engines.base import Engine, Request
-from emolib.errors import MediaError
-from emolib.hashing import is_unchanged, key_of, sha_file
+from emolib.errors import MediaError, ParamsError
+from emolib.hashing import canonical, is_unchanged, key_of, sha_file
 from emolib.inference import Task, ask
 from emolib.ledger import Ledger, Row
 from emolib.media.store import FrameStore, read_picture
@@ -141,10 +141,20 @@ def caption_by_all(
 
     Returns:
         The rows of :func:`caption`, model after model.
+
+    Raises:
+        ParamsError: two names stand for one and the same model.
     """
     rows: list[dict[str, Any]] = []
+    seen: dict[str, str] = {}
     for name in generators:
         with open_engine(models[name], name=name, cache=cache) as engine, Ledger(ledger) as answers:
+            twin = seen.setdefault(canonical(engine.identity), name)
+            if twin != name:
+                raise ParamsError(
+                    f"generators: {twin!r} and {name!r} are the same model with the same decoding: "
+                    "their captions always agree and the judge would keep all of them"
+                )
             rows += caption(images, engine, answers)
     return rows
 

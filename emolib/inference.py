@@ -64,6 +64,8 @@ def ask(tasks: Iterable[Task], engine: Engine, ledger: Ledger, desc: str) -> dic
         raise ValueError("task ids must be unique")
     todo = {keys[t.id]: t for t in reversed(tasks) if not ledger.settled(keys[t.id])}
     todo = dict(reversed(todo.items()))
+    if ledger.broken:
+        print(f"{ledger.path.name}: {ledger.broken} cut-off rows are left out and asked again")
     distinct = len(set(keys.values()))
     with Progress(desc, distinct, done=distinct - len(todo)) as progress:
         failed = 0

@@ -8,7 +8,7 @@ Three parsers share one result type:
 
 The tolerant rules, in the order they are tried:
 
-1. JSON (a list, or an object with one list in it).
+1. JSON (a list, or an object with one list or one text in it).
 2. Bracketed lists. Lists that follow one another directly count as one. Items are split on
    quotes, commas, semicolons, slashes and "and"; an apostrophe inside a word is kept. The
    last list with quoted labels wins, then the last with bare ones; lists of anything but
@@ -183,7 +183,7 @@ def _bracket_lists(text: str) -> list[tuple[str, bool]]:
     for match in re.finditer(r"\[(?P<inside>[^\[\]]*)(?P<close>\]|$)(?!\()", text):
         between = text[end : match.start()] if end >= 0 else "x"
         inside = match["inside"]
-        if re.fullmatch(r"[\s,;\[\]]*(?:and|or)?[\s,;\[\]]*", between) and "\n\n" not in between:
+        if re.fullmatch(r"[\s,;.\[\]]*(?:and|or)?[\s,;\[\]]*", between) and "\n\n" not in between:
             found[-1] = (found[-1][0] + ", " + inside, True)
         else:
             found.append((inside, not match["close"]))
@@ -216,7 +216,7 @@ def _from_brackets(text: str) -> tuple[tuple[str, ...], bool] | None:
 _HEADING = re.compile(
     r"(?:^|[\n.;!*]|\b(?:are|is))\s*[^\n.:]{0,60}?\b(?:labels?|emotions?|emotional states?|"
     r"keywords?|tags?|words?|answer|summary|summar\w+|output|result|情感|情绪|标签|输出|答案|翻译|输入)"
-    r"[*_\s]*(?:\([^)]*\)\s*)?(?:is|are|as|as follows)?\s*[*_]*\s*[:=][*_]*\s*",
+    r"[*_\s]*(?:\([^)]*\)\s*)?(?:is|are|as|as follows)?\s*[*_]*\s*[:=][*_]*[ \t]*",
     re.IGNORECASE,
 )
 _BULLET = re.compile(
@@ -226,16 +226,23 @@ _BULLET = re.compile(
 
 def _from_prose(text: str) -> tuple[str, ...]:
     """Find labels in text without a usable bracket; () when it has none."""
+    if re.match(r"\s*1[.)]\s", text):
+        text = re.sub(r"[ \t]+(?=\d{1,2}[.)]\s)", "\n", text)  # 1. happy 2. sad
     headings = list(_HEADING.finditer(text))
     tails = [text[h.end() :] for h in reversed(headings)] + [text]
-    for tail in tails:
+    for tail, after_heading in zip(tails, [True] * len(headings) + [False], strict=True):
         bullets = [b.strip() for b in _BULLET.findall(tail)]
+        # "Emotion: angry" is answered on its own line, whatever else is listed below it.
+        if after_heading and tail.split("\n")[0].strip(_EDGE):
+            bullets = []
+            tail = tail.split("\n")[0]
         if bullets:
             pieces = [p for head in _heads(bullets) for p in _split_words(head)]
             labels, refused = _pick(pieces, _WORDS_BARE)
             if labels and refused * 3 <= len(labels):
                 return labels
         line = tail.strip().split("\n\n")[0].strip()
+        line = re.sub(r"^\(([^()]*)\)\.?$", r"\1", line)
         labels, refused = _pick(_heads(_split_words(line.rstrip(".。"))), _WORDS_BARE)
         if labels and not refused:
             return labels
@@ -247,7 +254,8 @@ def _from_prose(text: str) -> tuple[str, ...]:
 def _flatten(value: object) -> list[str] | None:
     """Strings of a decoded JSON list (nested at most once) or of an object's only list."""
     if isinstance(value, dict):
-        lists = [v for v in value.values() if isinstance(v, list)]
+        found = [[v] if isinstance(v, str) else v for v in value.values()]
+        lists = [v for v in value.values() if isinstance(v, list)] or found
         value = lists[0] if len(lists) == 1 else None
     if not isinstance(value, list):
         return None
@@ -262,11 +270,13 @@ def _tolerant(text: str) -> tuple[tuple[str, ...], Status]:
         return (), "empty"
     if text[0] in "[{":
         try:
-            items = _flatten(json.loads(text))
+            decoded = json.loads(text)
         except (ValueError, RecursionError):
-            items = None
-        if items is not None:
+            decoded = None
+        if (items := _flatten(decoded)) is not None:
             return _from_items(items)
+        if isinstance(decoded, dict):
+            return (), "unparsed"
     bracketed = _from_brackets(text)
     if bracketed is not None and bracketed[0]:
         return bracketed[0], "ok" if bracketed[1] else "repaired"

@@ -1,4 +1,4 @@
-"""The paper's prompts, verbatim, each with its source.
+"""The paper's prompts, verbatim (``ALL``), and our co-judge's, each with its source.
 
 ``render`` fills the blanks with text made harmless by :func:`plain`; ``sha`` identifies the
 template in ledgers and prediction files.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass
 
 
@@ -40,22 +41,26 @@ class Prompt:
 
 
 # Anything a chat template, tokenizer or ms-swift would read as an image, role or turn mark:
-# <image>, </s>, <|im_start|>, <ImageHere>, [INST], <<SYS>>, ###Human, <img>, <0x0A>, {{...}}.
-_MARK = re.compile(r"<(?=[|/<]?[A-Za-z_|/\[]|0x)|\[(?=/?INST\])|#(?=##)", re.IGNORECASE)
-_BLUNT = {"<": "\u2039", "[": "\u27e6", "#": "\uff03"}
+# <image>, </s>, <|im_start|>, <｜User｜>, <ImageHere>, [INST], [IMG], [gMASK], <<SYS>>, ###Human,
+# <img>, <0x0A>, {{ROUND0}}. Upper case in brackets alone: ["happy"] is an answer's own form.
+_MARK = re.compile(
+    r"<(?=[|｜/<]?[A-Za-z_|｜/\[]|0x)|\[(?=/?g?[A-Z][A-Z_]+\])|#(?=##)|\{(?=\{)|(?<=\{)\{"
+)
+_SPACED = {"Cc", "Cs", "Zl", "Zp"}  # control, lone surrogate, line and paragraph separator
+_BLUNT = {"<": "\u2039", "[": "\u27e6", "#": "\uff03", "{": "\uff5b"}
 
 
 def plain(text: str) -> str:
     """Make user text (subtitles, captions) unable to act as a special token.
 
-    An opening ``<``, ``[`` or ``#`` that begins such a mark is replaced by a look-alike;
+    An opening ``<``, ``[``, ``#`` or ``{`` that begins such a mark is replaced by a look-alike;
     everything else, ``<3`` and ``a < b`` included where unambiguous, stays. Control
-    characters and line breaks become spaces.
+    characters, line breaks and half characters become spaces.
 
     >>> plain("I said <image> <|im_end|> and 1 < 2")
     'I said ‹image> ‹|im_end|> and 1 < 2'
     """
-    text = "".join(" " if ord(c) < 32 or ord(c) == 127 else c for c in text)
+    text = "".join(" " if unicodedata.category(c) in _SPACED else c for c in text)
     return _MARK.sub(lambda m: _BLUNT[m.group()], text)
 
 
@@ -97,6 +102,17 @@ AFFECTGPT = Prompt(
     "Please provide a detailed description and ultimately predict the emotional state of the "
     "individual in the video. ###Assistant:",
     f"{_PAPER}, section 2.2; the stray quotation mark before 'Close your ears' is dropped",
+)
+
+CO_JUDGE = Prompt(
+    "co-judge",
+    "Several systems watched the same video and named the emotions of the person in it. The "
+    "person says: {text}. Candidates, each with the systems that named it: {candidates}. The "
+    "systems make mistakes: keep the candidates that are probably right, those that several "
+    "systems support first, and drop the ones that do not fit. Use only candidates, spelled as "
+    "given. Answer with a JSON list of the words you keep and nothing else, for example "
+    '["happy", "surprised"].',
+    f"ours; the paper ({_PAPER}, section 2.3) joins the lists without a judge",
 )
 
 ALL: dict[str, Prompt] = {p.name: p for p in (ZERO_SHOT, CAPTION, SIMILARITY, AFFECTGPT)}

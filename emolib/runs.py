@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from emolib import __version__
-from emolib.errors import RunError
+from emolib.errors import DataError, RunError
 from emolib.files import read_json, read_jsonl, write_atomic, write_json
 from emolib.hashing import canonical, key_of, sha_file
 from emolib.params.stages import StageParams
@@ -32,7 +32,7 @@ from emolib.params.stages import StageParams
 RESULT, MANIFEST, PARAMS = "result.json", "manifest.json", "params.yaml"
 _PACKAGES = (
     *("numpy", "pandas", "scipy", "pydantic", "papermill", "av", "opencv-python"),
-    *("torch", "torchvision", "transformers", "peft", "ms-swift", "vllm"),
+    *("torch", "torchvision", "transformers", "peft", "ms-swift", "vllm", "scikit-learn"),
     *("openai-whisper", "face-alignment"),
 )
 # A killed parent's kernel may live for a moment longer; wait this long for its lock.
@@ -171,10 +171,20 @@ def _begin(
 
 
 def find(outputs: Path, profile: str, stage: str, key: str) -> Path | None:
-    """The newest run folder with this key: a finished one if there is any, else an open one."""
+    """The newest run folder with this key: a finished one if there is any, else an open one.
+
+    Folders without a readable manifest are passed over.
+    """
     folders = sorted((outputs / profile / stage).glob(f"*-{key[:7]}*"), reverse=True)
-    matching = [f for f in folders if read_manifest(f).get("key") == key]
+    matching = [f for f in folders if _key_of(f) == key]
     return next((f for f in matching if is_finished(f)), matching[0] if matching else None)
+
+
+def _key_of(folder: Path) -> object:
+    try:
+        return read_manifest(folder).get("key")
+    except DataError:
+        return None
 
 
 def latest(outputs: Path, profile: str, stage: str) -> Path | None:
@@ -191,7 +201,12 @@ def is_finished(folder: Path) -> bool:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The run's manifest; empty when the folder has none."""
     path = folder / MANIFEST
-    return dict(read_json(path)) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    read = read_json(path)
+    if not isinstance(read, dict):
+        raise DataError(f"{path}: not a manifest; the run folder is damaged, remove it")
+    return read
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -205,7 +220,10 @@ def read_result(folder: Path) -> dict[str, Any]:
     if not is_finished(folder):
         status = read_manifest(folder).get("status", "unknown")
         raise RunError(f"{folder}: the run is not finished (status {status}); run it again first")
-    return dict(read_json(folder / RESULT))
+    read = read_json(folder / RESULT)
+    if not isinstance(read, dict):
+        raise DataError(f"{folder / RESULT}: not a result; the run folder is damaged, remove it")
+    return read
 
 
 def input_sha(path: Path) -> str:

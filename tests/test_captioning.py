@@ -6,8 +6,10 @@ import pytest
 
 from emolib import captioning
 from emolib.datasets.clip import Clip
+from emolib.errors import ParamsError
 from emolib.ledger import Ledger
 from emolib.media.store import FrameStore
+from emolib.params.schemas import ModelParams
 from tests.fakes import FakeEngine
 from tests.media_files import write_video
 
@@ -73,3 +75,12 @@ def test_a_lost_image_is_captioned_when_it_is_back(tmp_path, clips):
     (tmp_path / "aside.png").rename(stored)
     [row] = caption(images, tmp_path, FakeEngine(lambda request: "Back."))
     assert row["text"] == "Back."
+
+
+def test_one_model_under_two_names_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        captioning, "open_engine", lambda params, name, cache: FakeEngine(name=name)
+    )
+    models = {name: ModelParams(model="x") for name in "ab"}
+    with pytest.raises(ParamsError, match="'a' and 'b' are the same model"):
+        captioning.caption_by_all([], ["a", "b"], models, tmp_path / "l.jsonl", cache=tmp_path)

@@ -86,6 +86,8 @@ def test_predict_gives_every_clip_a_row_and_goes_on_after_errors(tmp_path, clips
     assert "happy, relieved" in printed
     assert "3 with an error" in printed
     assert re.search(r"internvl: Token budget at max_tiles 1 .*: longest prompt \d+ of", printed)
+    for name in ("empty", "text", "cut"):
+        assert f"\n{name}: {by_name[name]['error']}\n" in printed, "the whole reason"
 
 
 @pytest.mark.usefixtures("sandbox")

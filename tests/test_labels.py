@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from emolib.labels import normalise, parse_labels
+from tests.shared import shared
 
 SHAPES = [
     # well-formed lists
@@ -53,6 +56,12 @@ SHAPES = [
     ("His expression can be summarized as: calm, focused.", ["calm", "focused"], "repaired"),
     ("开心、难过", ["开心", "难过"], "repaired"),
     ("not happy", ["not happy"], "repaired"),
+    ("(happy, sad)", ["happy", "sad"], "repaired"),
+    ("1. Anger 2. Sadness", ["anger", "sadness"], "repaired"),
+    ("- Emotion: Angry\n- Intensity: High", ["angry"], "repaired"),
+    ("Emotions:\n- angry\n- sad", ["angry", "sad"], "repaired"),
+    ('["happy"].\n["sad"].', ["happy", "sad"], "repaired"),
+    ('{"emotion": "happy"}', ["happy"], "ok"),
     # apostrophes
     ("[\"don't believe\", 'doubt']", ["don't believe", "doubt"], "ok"),
     ("['don\\'t believe']", ["don't believe"], "repaired"),
@@ -69,6 +78,8 @@ SHAPES = [
     # text, but no labels in it
     (3, [], "unparsed"),
     ("The man is happy.", [], "unparsed"),
+    ('{"emotions": {"happy": 1}}', [], "unparsed"),
+    ('["a person smiling"]', [], "unparsed"),
     ("I can't determine the emotion.", [], "unparsed"),
     ("视频中男子很生气。他大喊。", [], "unparsed"),
     ('["The man looks sad and is about to cry."]', [], "unparsed"),
@@ -142,6 +153,28 @@ def test_any_text_is_read_without_an_exception_and_labels_are_normal(text):
 @given(st.text(max_size=60))
 def test_normalise_twice_is_normalise_once(text):
     assert normalise(normalise(text)) == normalise(text)
+
+
+@pytest.mark.shared
+def test_descriptions_of_real_models_hold_no_label_list():
+    seen = 0
+    for path in sorted(shared("data/mllm_outputs").glob("*.csv")):
+        with path.open(encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                text = list(row.values())[1]
+                assert parse_labels(text).status == "unparsed", text
+                seen += 1
+    assert seen == 700
+
+
+@pytest.mark.shared
+def test_reference_descriptions_hold_no_label_list():
+    with shared("data/emer/final-EMER-reason.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            assert parse_labels(row["chinese"]).status == "unparsed"
+            assert parse_labels(row["english"]).status == "unparsed"
+            listed = parse_labels(row["english"] + '\n\n["happy", "sad"]')
+            assert (listed.labels, listed.status) == (("happy", "sad"), "ok")
 
 
 words = st.text("abcdefghijklmnopqrstuvwxyz", min_size=3, max_size=10).filter(

@@ -95,7 +95,14 @@ def papermill(root: Path, stage: str, out: Path, *options: str) -> subprocess.Co
 # 02 and 07 read other notebooks' runs; `make demo` and the pipeline tests run those.
 @pytest.mark.notebook
 @pytest.mark.parametrize(
-    "stage", ["00_data_check", "01_data_generation", "03_internvl_lora", "05_face_crop_ablation"]
+    "stage",
+    [
+        "00_data_check",
+        "01_data_generation",
+        "03_internvl_lora",
+        "05_face_crop_ablation",
+        "06_discriminative_model",
+    ],
 )
 def test_runs_alone_under_papermill(stage, tmp_path):
     run_dir = tmp_path / "run"

@@ -217,3 +217,33 @@ def test_a_root_that_is_none_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("EMOLIB_ROOT", str(tmp_path / "nowhere"))
     with pytest.raises(ParamsError, match="EMOLIB_ROOT = .*no params/"):
         project_root()
+
+
+@pytest.mark.parametrize(
+    ("stage", "field"), [("02_caption_filtering", "captions"), ("07_fusion_analysis", "lora_run")]
+)
+def test_an_empty_input_run_is_refused_before_any_work(stage, field, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cell = profiles.cell_defaults(ROOT / f"notebooks/{stage}.ipynb")
+    with pytest.raises(ParamsError, match=f"{field}: empty: give the run folder .*-p {field}"):
+        profiles.from_notebook(stage, dict(cell))
+
+
+@pytest.mark.parametrize("stage", ["00_data_check", "02_caption_filtering"])
+def test_a_stage_refuses_a_key_it_would_not_read(stage):
+    with pytest.raises(ParamsError, match="unknown key 'split'"):
+        profiles.resolve(ROOT, "demo", stage, {**inputs_of(stage), "split": "test"})
+
+
+def test_a_model_behind_a_server_is_not_trained():
+    served = {"internvl": {"engine": "server", "base_url": "http://127.0.0.1:1/v1"}}
+    with pytest.raises(ParamsError, match="cannot be trained here"):
+        profiles.resolve(
+            ROOT, "demo", "03_internvl_lora", {**inputs_of("03_internvl_lora"), "models": served}
+        )
+
+
+def test_the_checkout_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.delenv("EMOLIB_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert project_root() == ROOT

@@ -188,3 +188,15 @@ def test_a_file_in_the_way_is_named(tmp_path, params):
     (tmp_path / "p").write_text("")
     with pytest.raises(RunError, match="cannot be made"):
         runs.start("s", params)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "null", "{"])
+def test_damaged_folders_are_passed_over_and_named_when_asked_for(tmp_path, text):
+    key = "ab" * 32
+    good, bad = (runs.create(tmp_path, "p", "s", key) for _ in range(2))
+    for name in (runs.MANIFEST, runs.RESULT):
+        (bad / name).write_text(text)
+    assert runs.find(tmp_path, "p", "s", key) == good
+    for read in (runs.read_manifest, runs.read_result):
+        with pytest.raises(DataError, match=r"-2/(manifest|result)\.json"):
+            read(bad)

@@ -48,7 +48,7 @@ cells = st.one_of(
 
 @pytest.mark.parametrize("mode", ["tolerant", "mer2024", "mer2025"])
 @given(column=st.lists(cells, max_size=12))
-@settings(max_examples=300)
+@settings(max_examples=120)
 def test_column_equals_cell_by_cell(mode, column):
     found = columns.parse_column(column, mode)
     parsed = [parse_labels(cell, mode) for cell in column]
@@ -69,7 +69,7 @@ def test_chunks_are_joined_in_order(monkeypatch):
 
 
 @given(st.lists(st.lists(st.lists(word, max_size=3), max_size=4).map(repr), max_size=8))
-@settings(max_examples=300)
+@settings(max_examples=120)
 def test_groups_equal_the_plain_parser(answers):
     found = columns.parse_groups_column(answers)
     mappings: list[dict[str, str]] = [{} for _ in answers]
@@ -93,14 +93,14 @@ TEXTS = st.lists(
 
 
 @given(TEXTS)
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_texts_score_as_lists(pairs):
     gold = {f"c{i}": pair[0] for i, pair in enumerate(pairs)}
     pred = {f"c{i}": pair[1] for i, pair in enumerate(pairs)}
     texts = [{name: repr(labels) for name, labels in side.items()} for side in (gold, pred)]
     for grouping in (ExactGrouping(), CachedGrouping(dict.fromkeys(gold, "[['a', 'b'], ['c']]"))):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("emolib.scoring.openset.CHUNK", 2)
+            patch.setattr("emolib.scoring.evaluate.CHUNK", 2)
             a = scoring.score_texts(*texts, grouping, resamples=20)
         b = scoring.score(gold, pred, grouping, resamples=20)
         assert a.to_json() == b.to_json()

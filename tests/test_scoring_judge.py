@@ -6,6 +6,7 @@ import re
 import pytest
 
 from emolib import scoring
+from emolib.cli.score import main
 from emolib.engines.base import Reply
 from emolib.errors import EngineError, ScoreError
 from emolib.judging import EngineJudge
@@ -147,3 +148,24 @@ def test_an_engine_must_be_wrapped():
         scoring.open_grouping("llm", engine=FakeEngine(by_table))  # type: ignore[arg-type]
     with pytest.raises(ScoreError, match="--judge"):
         scoring.open_grouping("llm")
+
+
+def test_command_line_groups_both_systems_together(tmp_path, monkeypatch, capsys):
+    engine = FakeEngine(by_table)
+    monkeypatch.setattr("emolib.engines.open_engine", lambda params, *, name: engine)
+    (tmp_path / "judge.yaml").write_text("model: some/model\n")
+    for name, side in (("gold", GOLD), ("a", PRED), ("b", {**PRED, "a": ["calm"]})):
+        (tmp_path / f"{name}.json").write_text(json.dumps(side))
+    arguments = ["--gold", str(tmp_path / "gold.json"), "--pred", str(tmp_path / "a.json")]
+    arguments += ["--grouping", "llm", "--judge", str(tmp_path / "judge.yaml")]
+    out = tmp_path / "out.json"
+    assert main([*arguments, "--json", str(out), "--resamples", "50"]) == 0
+    assert json.loads(out.read_text())["grouping"]["name"] == "llm"
+    arguments += ["--compare", str(tmp_path / "b.json"), "--votes", "2", "--resamples", "50"]
+    assert main([*arguments, "--json", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert found["compare"]["n"] == 3
+    assert found["grouping"]["version"].startswith("llm-")
+    assert "agreement of 2 votes on pairs of labels: 1.000" in capsys.readouterr().out
+    assert main(arguments[:6]) == 2  # no judge
+    assert "--judge" in capsys.readouterr().err

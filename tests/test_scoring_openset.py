@@ -367,7 +367,7 @@ def test_a_wrong_label_never_raises_accuracy(pairs, groups):
 
 
 @given(clips, groupings)
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_same_numbers_as_the_official_script(pairs, groups):
     by_group: dict[str, list[str]] = {}
     for label in LABELS:

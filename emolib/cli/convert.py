@@ -8,7 +8,7 @@ from typing import Any
 
 # Each module gives `add_parser(families)`, which sets `convert` to a function of the arguments
 # that does the work, prints what was done, and returns the exit code.
-FAMILIES = ("internvl",)
+FAMILIES = ("affectgpt", "internvl")
 
 
 def add_parser(commands: Any) -> None:

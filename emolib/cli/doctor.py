@@ -139,6 +139,8 @@ def _models(root: Path, base: StageParams, todo: list[str]) -> list[list[str]]:
         if state.startswith("no "):
             todo.append(f"model {name}: {state} ({where})")
         rows.append([name, where, state])
+    if base.asr.model:
+        rows.append(["asr", base.asr.model, _ears(base, todo)])
     return rows
 
 
@@ -161,19 +163,38 @@ def _budgets(root: Path, base: StageParams, todo: list[str]) -> list[str]:
     return lines
 
 
+def _ears(base: StageParams, todo: list[str]) -> str:
+    """Whether the speech model is there; it is not loaded."""
+    from emolib.media.asr import open_recognizer
+
+    try:
+        open_recognizer(base.asr)
+    except EmolibError as error:
+        todo.append(f"asr: {error}")
+        return "not usable"
+    return "ok"
+
+
 def _data(root: Path, base: StageParams, todo: list[str]) -> str:
     if base.data.kind == "demo":
         return f"generated on first use, {base.data.clips} clips"
-    from emolib.datasets.open import open_dataset
+    from emolib.datasets.open import read_dataset
+    from emolib.datasets.validation import counts
 
     try:
-        clips = list(open_dataset(base.data, root / base.outputs))
+        reading = read_dataset(base.data, root / base.outputs)
     except EmolibError as error:
         todo.append(f"data: {error}")
         return f"not usable: {error}"
-    labelled = sum(clip.labels is not None for clip in clips)
-    words = sum(clip.subtitle is not None for clip in clips)
-    return f"{len(clips)} clips, {labelled} with labels, {words} with words, in {base.data.root}"
+    found = counts(reading)
+    lines = [
+        f"{found['clips']} clips, {found['with_labels']} with labels, {found['with_words']} with "
+        f"words, in {base.data.root} ({base.data.kind})"
+    ]
+    lines += [f"  {f.level}: {f}" for f in (*reading.of("error"), *reading.of("warning"))]
+    if reading.of("error"):
+        todo.append(f"emolib datasets check {base.data.kind} {base.data.root}")
+    return "\n".join(lines)
 
 
 def _memory() -> str:

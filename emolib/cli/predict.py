@@ -40,6 +40,19 @@ def add_parser(commands: Any) -> None:
         default="",
         help="CSV with the clips' words: columns name, subtitle",
     )
+    parser.add_argument(
+        "--asr",
+        default="",
+        metavar="MODEL",
+        help="Whisper checkpoint (.pt) that hears the words of clips without any; needs nothing "
+        "from the network (default: the profile's asr, if it has one)",
+    )
+    parser.add_argument(
+        "--language",
+        default="",
+        metavar="CODE",
+        help="language to hear, e.g. zh (default: the profile's, else found out)",
+    )
     parser.add_argument("--frames", type=int, default=6, help="frames per clip (default: 6)")
     parser.add_argument("--face", action="store_true", help="show the model the face crop only")
     parser.add_argument(
@@ -63,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     from emolib.params.media import FaceParams
     from emolib.params.profiles import base_params
     from emolib.predict import predict
-    from emolib.report import format_table
+    from emolib.report import format_table, one_line
 
     if args.frames < 1:
         raise ParamsError(f"--frames {args.frames}: must be at least 1")
@@ -79,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     clips = clips_from_paths([Path(p) for p in args.paths], table=table)
     outputs = root / base.outputs
     out = args.out.absolute()
+    clips = _with_words(args, base, clips, root)
     rows = []
     face = FaceParams() if args.face else None
     for name in systems:
@@ -111,13 +125,34 @@ def run(args: argparse.Namespace) -> int:
                     row.name,
                     row.system,
                     ", ".join(row.labels) or "-",
-                    f"ERROR {row.error}" if row.error else row.description,
+                    "ERROR, see below" if row.error else row.description,
                 ]
                 for row in rows
             ],
             widest=48,
         )
     )
-    failed = sum(row.status == "error" for row in rows)
-    print(f"\n{len(rows)} rows, {failed} with an error -> {args.out}")
+    failed = [row for row in rows if row.status == "error"]
+    print()
+    for row in failed:  # in full: the table has no room for a reason
+        print(f"{one_line(row.name)}: {one_line(row.error or '')}")
+    print(f"{len(rows)} rows, {len(failed)} with an error -> {args.out}")
     return 1 if failed else 0
+
+
+def _with_words(args: argparse.Namespace, base: Any, clips: list[Any], root: Path) -> list[Any]:
+    """Hear what is missing, when there is a model to hear with."""
+    from emolib.ledger import Ledger
+    from emolib.words import with_words, words_summary
+
+    given = Path(args.asr).expanduser()
+    chosen = {"model": str(given.absolute()) if given.exists() else args.asr} if args.asr else {}
+    chosen |= {"language": args.language} if args.language else {}
+    asr = base.asr.model_copy(update=chosen)
+    if not asr.model:
+        return clips
+    file = root / base.outputs / args.profile / "ledger" / "words.jsonl"
+    with contextlib.chdir(root), Ledger(file) as ledger:
+        clips = with_words(clips, asr, ledger)
+    print("words:", ", ".join(f"{source} {n}" for source, n in words_summary(clips).items()))
+    return clips

@@ -191,7 +191,7 @@ def describe(result: Score, pred: LabelFile, leak: LeakReport) -> str:
         f"{best['avg']:.4f}, F1 {best['f1']:.4f};",
         f"    {', '.join(short['labels'])}: Avg {short['avg']:.4f}, F1 {short['f1']:.4f}",
     ]
-    odd = {name: pred.statuses[name] for name in ("repaired", "empty", "unparsed")}
+    odd = {name: n for name, n in pred.statuses.items() if name != "ok"}
     if any(odd.values()):
         lines.append("  predictions " + ", ".join(f"{n} {name}" for name, n in odd.items() if n))
     if pred.duplicates:

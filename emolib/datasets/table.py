@@ -48,6 +48,22 @@ def read_table(path: Path) -> list[Row]:
         DataError: unreadable, no or unknown columns, a line with too many or too few cells,
             a name missing or given twice, an unknown split; names file and line.
     """
+    header, lines = read_lines(path)
+    _check_header(path, header)
+    rows = [_row(path, number, dict(zip(header, cells, strict=True))) for number, cells in lines]
+    seen: dict[str, int] = {}
+    twice = [row.name for row in rows if seen.setdefault(row.name, row.line) != row.line]
+    if twice:
+        raise DataError(f"{path}: {few(twice)} given more than once under 'name'")
+    return rows
+
+
+def read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read a CSV's header and its other lines as (line number, cells); blank lines left out.
+
+    Raises:
+        DataError: unreadable, not CSV, empty, or a line with too many or too few cells.
+    """
     reader = csv.reader(io.StringIO(decode(path), newline=""), strict=True)
     try:
         lines = [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells)]
@@ -56,20 +72,15 @@ def read_table(path: Path) -> list[Row]:
     if not lines:
         raise DataError(f"{path}: the table is empty; it needs a header line with 'name'")
     header = [cell.strip() for cell in lines[0][1]]
-    _check_header(path, header)
-    rows = []
+    if len(header) == 1 and re.search(r"[;\t]", header[0]):
+        raise DataError(f"{path}: cells are parted by ';' or tabs; save it with commas")
     for number, cells in lines[1:]:
         if len(cells) != len(header):
             raise DataError(
                 f"{path}, line {number}: {len(cells)} cells, the header has {len(header)}: "
                 'put cells that hold commas in "double quotes"'
             )
-        rows.append(_row(path, number, dict(zip(header, cells, strict=True))))
-    seen: dict[str, int] = {}
-    twice = [row.name for row in rows if seen.setdefault(row.name, row.line) != row.line]
-    if twice:
-        raise DataError(f"{path}: {few(twice)} given more than once under 'name'")
-    return rows
+    return header, lines[1:]
 
 
 def decode(path: Path) -> str:
@@ -125,8 +136,6 @@ def few(names: Iterable[str], limit: int = 5) -> str:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
-    if len(header) == 1 and re.search(r"[;\t]", header[0]):
-        raise DataError(f"{path}: cells are parted by ';' or tabs; save it with commas")
     for column in header:
         if column not in COLUMNS:
             close = difflib.get_close_matches(column.lower(), COLUMNS, n=1)
@@ -139,7 +148,7 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 
 def _row(path: Path, number: int, cells: dict[str, str]) -> Row:
-    known = {key: _known(cell) for key, cell in cells.items()}
+    known = {key: known_text(cell) for key, cell in cells.items()}
     name = cells["name"].strip()
     if not name:
         raise DataError(f"{path}, line {number}: no name")
@@ -161,6 +170,7 @@ def _row(path: Path, number: int, cells: dict[str, str]) -> Row:
     )
 
 
-def _known(cell: str) -> str | None:
+def known_text(cell: str) -> str | None:
+    """Give a cell's text, or None where it says nothing (blank, or pandas' ``nan``)."""
     cell = cell.strip()
     return None if cell.lower() in ("", "nan") else cell

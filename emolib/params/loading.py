@@ -30,9 +30,10 @@ class Source:
 
 
 def project_root(start: Path | None = None) -> Path:
-    """Find the folder that holds ``params/`` and ``notebooks/``, here or above.
+    """Find the folder that holds ``params/`` and ``notebooks/``.
 
-    ``EMOLIB_ROOT`` overrides the search.
+    In this order: ``EMOLIB_ROOT``; the current folder or one above it; the checkout this code
+    is installed from.
 
     Raises:
         ParamsError: no such folder, or ``EMOLIB_ROOT`` is not one.
@@ -43,12 +44,13 @@ def project_root(start: Path | None = None) -> Path:
             raise ParamsError(f"EMOLIB_ROOT = {root}: no params/ and notebooks/ in it")
         return named
     start = (start or Path.cwd()).resolve()
-    for folder in (start, *start.parents):
+    installed = Path(__file__).resolve().parents[2]
+    for folder in (start, *start.parents, installed):
         if (folder / "params").is_dir() and (folder / "notebooks").is_dir():
             return folder
     raise ParamsError(
-        f"no params/ and notebooks/ in {start} or above it: "
-        "change into the emolib checkout or set EMOLIB_ROOT to it"
+        f"no params/ and notebooks/ in {start} or above it, and emolib is not installed from a "
+        "checkout: change into one or set EMOLIB_ROOT to it"
     )
 
 

@@ -1,4 +1,4 @@
-"""Parameters of what is cut out of the pictures."""
+"""Parameters of what is cut out of the pictures, and of what is heard."""
 
 from __future__ import annotations
 
@@ -52,3 +52,46 @@ class FaceParams(Schema):
     allow_download: bool = False
     flip: bool = False
     compile: bool = False
+
+
+class AsrParams(Schema):
+    """How words are heard where no official subtitle is known.
+
+    Attributes:
+        engine: "whisper" (openai-whisper) or "faster-whisper" (CTranslate2; its package is not
+            part of any extra).
+        model: "whisper": checkpoint file (``large-v3.pt``), or an official name whose file lies
+            in whisper's cache. "faster-whisper": folder of a converted model. "" = nothing is
+            heard.
+        allow_download: Fetch an official name that is not there.
+        device: "cpu", "cuda", "cuda:1", ...; "auto" = a GPU when there is one.
+        language: Two letters ("zh", "en"); "" = found out for each clip.
+        prompt: Text the decoder believes to have been said before; a sentence in simplified
+            characters makes it write them. "" = none.
+        beam_size: Hypotheses kept at temperature 0.
+        temperatures: Tried in turn while an answer is too repetitive or too unsure; above 0
+            words are sampled, with a fixed seed.
+        silence_db: Sound that is never louder is not shown to the model, dB of full scale.
+        min_speech_s: A clip with less sound than this above ``silence_db`` has no words.
+        no_speech_prob: A segment is silence when the model gives silence more than this ...
+        min_logprob: ... and its words less than this on average (log probability a token).
+        max_compression: A segment that compresses better than this is a loop and dropped.
+        phrases: Drop phrases speech models are known to invent (``emolib/media/phrases.csv``).
+        simplified: Write Chinese in simplified characters.
+    """
+
+    engine: Literal["whisper", "faster-whisper"] = "whisper"
+    model: str = ""
+    allow_download: bool = False
+    device: str = "auto"
+    language: str = ""
+    prompt: str = ""
+    beam_size: int = Field(default=5, ge=1)
+    temperatures: tuple[float, ...] = Field(default=(0.0, 0.2, 0.4, 0.6, 0.8, 1.0), min_length=1)
+    silence_db: float = Field(default=-50.0, ge=-120, le=0)
+    min_speech_s: float = Field(default=0.2, ge=0)
+    no_speech_prob: float = Field(default=0.6, ge=0, le=1)
+    min_logprob: float = Field(default=-1.0, le=0)
+    max_compression: float = Field(default=2.4, gt=1)
+    phrases: bool = True
+    simplified: bool = True

@@ -9,6 +9,20 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+DataKind = Literal[
+    "demo",
+    "folder",
+    "mer2024-labelled",
+    "mer2024-unlabelled",
+    "mer2024-ov",
+    "mer2025",
+    "mer2026",
+    "emer-v1",
+    "emer-v2",
+    "chsims",
+    "chsims-v2",
+]
+
 
 class Schema(BaseModel):
     """Base of all parameter schemas: unknown keys refused, values frozen."""
@@ -22,10 +36,18 @@ class DataParams(Schema):
     """Which clips a stage reads.
 
     Attributes:
-        kind: Reader: "demo" (generated) or "folder" (videos, optional CSV of words and labels).
+        kind: Reader: "demo" (generated), "folder" (videos, optional CSV of words and labels), or
+            a published set as its authors lay it out (``docs/data.md``).
         root: The folder read; for "demo" where the generated set is kept ("" = under outputs).
-        table: CSV of the folder reader (``name`` and any of ``subtitle, labels, description,
-            split, audio, group``); "" = videos alone.
+        table: Label file, below ``root`` or anywhere; "" = the set's own. "folder": CSV with
+            ``name`` and any of ``subtitle, labels, description, split, audio, group``.
+        subtitles: Published sets: file of the spoken words; "" = the set's own.
+        videos: Published sets: folder of the videos, below ``root`` or anywhere; "" = the
+            set's own.
+        language: Published sets: which words and descriptions are taken where there are both.
+        media: Published sets: a listed clip without video is an error ("needed"), left out and
+            told ("available"), or no video is looked for ("none", texts alone).
+        split_file: A split recorded by ``emolib datasets split``; "" = the set's own.
         clips: Number of clips the demo set has.
         seed: Seed of the demo set.
         domain: World of the demo set: "base" (training, captions) or "target" (other people,
@@ -34,9 +56,14 @@ class DataParams(Schema):
         limit: At most this many clips, in the reader's order; 0 = all.
     """
 
-    kind: Literal["demo", "folder"] = "demo"
+    kind: DataKind = "demo"
     root: str = ""
     table: str = ""
+    subtitles: str = ""
+    videos: str = ""
+    language: Literal["chinese", "english"] = "english"
+    media: Literal["needed", "available", "none"] = "needed"
+    split_file: str = ""
     clips: int = Field(default=24, ge=1)
     seed: int = Field(default=0, ge=0)
     domain: Literal["base", "target"] = "base"

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from emolib.params.media import FaceParams
+from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
+from emolib.params.media import AsrParams, FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
 from emolib.params.training import GateParams, LoraParams
 
@@ -22,8 +23,8 @@ class StageParams(Schema):
         profile: Folder of ``params/`` whose ``_base.yaml`` this stage stands on.
         seed: The only source of randomness of the stage.
         data: The clips.
-        split: Only clips of this split; "" = all.
         models: Models by the names the stages call them.
+        asr: How words are heard where no official subtitle is known; no model = they stay unknown.
         outputs: Folder of all runs, relative to the project root.
         run_dir: This run's folder; "" makes a new one under ``outputs``.
     """
@@ -34,8 +35,8 @@ class StageParams(Schema):
     profile: str
     seed: int = Field(default=0, ge=0)
     data: DataParams = DataParams()
-    split: str = ""
     models: dict[str, ModelParams] = Field(default_factory=dict)
+    asr: AsrParams = AsrParams()
     outputs: str = "outputs"
     run_dir: str = ""
 
@@ -47,6 +48,16 @@ class StageParams(Schema):
                 if name not in self.models:
                     choices = sorted(self.models)
                     raise ValueError(f"{field}: no model {name!r} under `models`, only {choices}")
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_given(self) -> Self:
+        for field in self.INPUTS:
+            if not getattr(self, field) and type(self).model_fields[field].is_required():
+                raise ValueError(
+                    f"{field}: empty: give the run folder of the earlier notebook, e.g. "
+                    f"`-p {field} outputs/...` to papermill; `emolib run` fills it in"
+                )
         return self
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
@@ -75,12 +86,14 @@ class DataGeneration(StageParams):
     """Notebook 01: captions of images by several models (paper section 3.1.2).
 
     Attributes:
+        split: Only clips of this split; "" = all.
         generators: Names under ``models``, at least two different ones.
         frames: Images taken of each clip, one at random from each of as many equal parts.
     """
 
     MODELS: ClassVar[tuple[str, ...]] = ("generators",)
 
+    split: str = ""
     generators: tuple[str, ...] = Field(min_length=2)
     frames: int = Field(default=1, ge=1)
 
@@ -114,6 +127,7 @@ class InternVLLora(StageParams):
     """Notebook 03: zero-shot, LoRA fine-tuning, fine-tuned (paper sections 2.1 and 3.2).
 
     Attributes:
+        split: Only clips of this split; "" = all.
         pairs: Run folder of notebook 02. "" = the demo set's own image descriptions.
         min_pairs: With fewer kept pairs the demo set's own descriptions are used instead, and
             the notebook says so; any other data set stops with an error.
@@ -129,6 +143,7 @@ class InternVLLora(StageParams):
     MODELS: ClassVar[tuple[str, ...]] = ("model",)
 
     pairs: str = ""
+    split: str = ""
     min_pairs: int = Field(default=8, ge=1)
     model: str
     frames: int = Field(default=6, ge=1)
@@ -137,11 +152,18 @@ class InternVLLora(StageParams):
     grouping: Grouping = "lexicon"
     groups: str = ""
 
+    @model_validator(mode="after")
+    def _trainable(self) -> Self:
+        if self.models[self.model].engine == "server":
+            raise ValueError(f"model: {self.model!r} is behind a server and cannot be trained here")
+        return self
+
 
 class FaceAblation(StageParams):
     """Notebook 05: whole image against aligned face crop (paper section 3.2.2).
 
     Attributes:
+        split: Only clips of this split; "" = all.
         model: Name under ``models``.
         frames: Frames of each clip, the same ones in both arms.
         face: Detector and crop.
@@ -152,16 +174,45 @@ class FaceAblation(StageParams):
     MODELS: ClassVar[tuple[str, ...]] = ("model",)
 
     model: str
+    split: str = ""
     frames: int = Field(default=6, ge=1)
     face: FaceParams = FaceParams()
     grouping: Grouping = "lexicon"
     groups: str = ""
 
 
+class DiscriminativeModel(StageParams):
+    """Notebook 06: six classes from features, out-of-fold and as published (system S9).
+
+    Attributes:
+        classes: CSV with ``name, discrete`` (MER2024's ``label-disdim.csv``); "" reduces the
+            clips' open-vocabulary labels to classes.
+        features: Extractors.
+        classifier: The model.
+        baseline: Also train the linear model under the same protocol.
+        protocol: Folds and repeats.
+        as_published: Also reproduce the contaminated variant, whose models have seen the clips.
+        resamples: Bootstrap resamples behind every interval.
+    """
+
+    classes: str = ""
+    features: tuple[FeatureParams, ...] = Field(min_length=1)
+    classifier: ClassifierParams = ClassifierParams()
+    baseline: bool = True
+    protocol: ProtocolParams = ProtocolParams()
+    as_published: bool = True
+    resamples: int = Field(default=10_000, ge=100)
+
+    def input_paths(self) -> dict[str, Path]:
+        """The file of classes counts as an input: its content is part of the run's key."""
+        return {"classes": Path(self.classes)} if self.classes else {}
+
+
 class FusionAnalysis(StageParams):
     """Notebook 07: co-judgment and the paper's tables (paper section 2.3).
 
     Attributes:
+        split: Only clips of this split; "" = all.
         lora_run: Run folder of notebook 03 (zero-shot and fine-tuned predictions).
         face_run: Run folder of notebook 05 (face-crop predictions).
         grouping: How synonyms are grouped for the score.
@@ -173,6 +224,7 @@ class FusionAnalysis(StageParams):
 
     lora_run: str
     face_run: str
+    split: str = ""
     grouping: Grouping = "lexicon"
     groups: str = ""
     resamples: int = Field(default=10_000, ge=100)
@@ -184,5 +236,6 @@ SCHEMAS: dict[str, type[StageParams]] = {
     "02_caption_filtering": CaptionFilter,
     "03_internvl_lora": InternVLLora,
     "05_face_crop_ablation": FaceAblation,
+    "06_discriminative_model": DiscriminativeModel,
     "07_fusion_analysis": FusionAnalysis,
 }

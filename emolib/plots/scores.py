@@ -114,6 +114,7 @@ def missed_and_invented(score: Score, ax: Axes, top: int = 12) -> Axes:
             )
     widest = float(max([*lost, *new, 1]))
     ax.set(xlim=(-1.7 * widest, 1.7 * widest), yticks=[], xlabel="clips")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.axvline(0, color="0.5", linewidth=0.8)
     ax.invert_yaxis()
     ax.set_title("missed gold labels  |  invented labels", fontsize=9)

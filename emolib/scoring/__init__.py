@@ -9,7 +9,18 @@
 """
 
 from emolib.scoring.compare import Comparison, compare
+from emolib.scoring.evaluate import score, score_texts
 from emolib.scoring.grouping import Grouping, open_grouping
-from emolib.scoring.openset import Score, score, score_texts
+from emolib.scoring.many import score_systems
+from emolib.scoring.result import Score
 
-__all__ = ["Comparison", "Grouping", "Score", "compare", "open_grouping", "score", "score_texts"]
+__all__ = [
+    "Comparison",
+    "Grouping",
+    "Score",
+    "compare",
+    "open_grouping",
+    "score",
+    "score_systems",
+    "score_texts",
+]

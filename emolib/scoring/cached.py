@@ -13,6 +13,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -77,8 +78,13 @@ class CachedGrouping:
         self._answers = dict(answers)
         self._overlap = overlap
         self._source = source
+        self._version = version
+
+    @cached_property
+    def version(self) -> str:
+        """The given version, or a hash of all answers."""
         text = json.dumps(sorted(self._answers.items()), ensure_ascii=False)
-        self.version = version or hashlib.sha256(text.encode()).hexdigest()[:12]
+        return self._version or hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @classmethod
     def read(cls, path: Path, overlap: Literal["error", "last"] = "error") -> CachedGrouping:

@@ -79,6 +79,26 @@ def cut(cells: pa.Array, opening: str, between: str, clean: Callable[[str], bool
         between: What stands between two labels, e.g. ``', '``.
         clean: Whether a piece is a label to be taken as it is.
     """
+    good, inside = _frame(cells, opening)
+    parts = pc.split_pattern(inside, between)
+    starts = parts.offsets.to_numpy()
+    coded = parts.values.dictionary_encode()
+    vocab = [piece.decode() for piece in coded.dictionary.to_pylist()]
+    codes = coded.indices.to_numpy(zero_copy_only=False)
+    sizes = np.diff(starts).astype(np.int64)
+    quote = opening[-1]
+    odd = np.array([quote in piece or not clean(piece) for piece in vocab], bool)
+    if odd.any():
+        good[np.searchsorted(starts, np.flatnonzero(odd[codes]), side="right") - 1] = False
+        codes = codes[np.repeat(good, sizes)]
+        sizes[~good] = 0
+    if not good.all():
+        good = good | pc.equal(cells, "[]").to_numpy(zero_copy_only=False)
+    return Cut(codes, sizes, vocab, good)
+
+
+def _frame(cells: pa.Array, opening: str) -> tuple[np.ndarray, pa.Array]:
+    """Which cells begin with ``opening`` and end with its mirror image; and what is between."""
     closing = opening[::-1].replace("[", "]")
     width = len(opening)
     framed = pc.and_(pc.starts_with(cells, opening), pc.ends_with(cells, closing))
@@ -86,22 +106,7 @@ def cut(cells: pa.Array, opening: str, between: str, clean: Callable[[str], bool
     inside = pc.binary_slice(cells.cast(pa.binary()), width, -width)
     if not pc.all(framed).as_py():
         inside = pc.if_else(framed, inside, None)
-    parts = pc.split_pattern(inside, between)
-    starts = parts.offsets.to_numpy()
-    coded = parts.values.dictionary_encode()
-    vocab = [piece.decode() for piece in coded.dictionary.to_pylist()]
-    codes = coded.indices.to_numpy(zero_copy_only=False)
-    sizes = np.diff(starts).astype(np.int64)
-    good = framed.to_numpy(zero_copy_only=False)
-    quote = opening[-1]
-    odd = np.array([quote in piece or not clean(piece) for piece in vocab], bool)
-    if odd.any():
-        good[np.searchsorted(starts, np.flatnonzero(odd[codes]), side="right") - 1] = False
-        codes = codes[np.repeat(good, sizes)]
-        sizes[~good] = 0
-    if len(opening) == 2:
-        good = good | pc.equal(cells, "[]").to_numpy(zero_copy_only=False)
-    return Cut(codes, sizes, vocab, good)
+    return framed.to_numpy(zero_copy_only=False).copy(), inside
 
 
 def _cleaner(mode: Mode) -> Callable[[str], bool]:
@@ -125,6 +130,8 @@ def parse_column(cells: Sequence[object], mode: Mode) -> Column:
     cells are worked on by all processors.
     """
     parts = _in_chunks(lambda chunk: _parse_chunk(chunk, mode), cells)
+    if len(parts) == 1:
+        return parts[0]
     index: dict[str, int] = {}
     statuses: dict[Status, int] = dict.fromkeys(("ok", "repaired", "empty", "unparsed"), 0)
     codes, unparsed = [], []
@@ -224,12 +231,11 @@ class Groups:
     odd: np.ndarray
 
 
-_NEW = "\1"  # put before the first label of every group but a clip's first
-
-
 def parse_groups_column(answers: Sequence[object]) -> Groups:
     """Parse many answers such as ``[['a', 'b'], ['c']]``; the others are named in ``odd``."""
     parts = _in_chunks(_groups_chunk, answers)
+    if len(parts) == 1:
+        return parts[0]
     index: dict[str, int] = {}
     rows, codes, firsts, odd = [], [], [], []
     for number, part in enumerate(parts):
@@ -242,23 +248,27 @@ def parse_groups_column(answers: Sequence[object]) -> Groups:
 
 
 def _groups_chunk(answers: Sequence[object]) -> Groups:
-    texts = _texts(answers)
-    flat = pc.replace_substring(pa.array(texts, pa.string()), "'], ['", f"', '{_NEW}")
-    pieces = cut(flat, "[['", "', '", _is_group_label)
+    cells = pa.array(_texts(answers), pa.string())
+    framed, inside = _frame(cells, "[['")
+    clips = pc.split_pattern(inside, "'], ['")
+    groups = pc.split_pattern(clips.values, "', '")
+    coded = groups.values.dictionary_encode()
+    vocab = [piece.decode() for piece in coded.dictionary.to_pylist()]
     index: dict[str, int] = {}
-    labels = [piece.removeprefix(_NEW).lower() for piece in pieces.vocab]
-    numbers = np.array([index.setdefault(x, len(index)) for x in labels], np.int64)
-    codes = numbers[pieces.codes]
-    first = np.array([piece.startswith(_NEW) for piece in pieces.vocab], bool)[pieces.codes]
-    ends = np.cumsum(pieces.sizes)
-    first[(ends - pieces.sizes)[pieces.sizes > 0]] = True
-    members = np.diff(np.append(np.flatnonzero(first), len(codes)))
-    firsts = np.repeat(codes[first], members)
-    rows = np.repeat(np.arange(len(texts)), pieces.sizes)
-    return Groups(rows, codes, firsts, list(index), np.flatnonzero(pieces.sizes == 0))
+    numbers = np.array([index.setdefault(p.lower(), len(index)) for p in vocab], np.int64)
+    codes = numbers[coded.indices.to_numpy(zero_copy_only=False)]
+    starts = groups.offsets.to_numpy()
+    firsts = np.repeat(codes[starts[:-1]], np.diff(starts))
+    clip_starts = starts[clips.offsets.to_numpy()]
+    rows = np.repeat(np.arange(len(cells)), np.diff(clip_starts))
+    odd = np.array([not _is_group_label(piece) for piece in vocab], bool)
+    if odd.any():
+        framed[rows[odd[coded.indices.to_numpy(zero_copy_only=False)]]] = False
+        keep = framed[rows]
+        rows, codes, firsts = rows[keep], codes[keep], firsts[keep]
+    return Groups(rows, codes, firsts, list(index), np.flatnonzero(~framed))
 
 
 @lru_cache(maxsize=100_000)
 def _is_group_label(piece: str) -> bool:
-    label = piece.removeprefix(_NEW)
-    return label == label.strip() != "" and not set(label) & set("[]'\",\1")
+    return piece == piece.strip() != "" and not set(piece) & set("[]'\",")

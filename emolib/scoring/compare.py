@@ -9,7 +9,8 @@ import numpy as np
 
 from emolib.errors import ScoreError
 from emolib.scoring import uncertainty
-from emolib.scoring.openset import METRICS, Score, exact_means, score_means
+from emolib.scoring.openset import METRICS, exact_means, score_means
+from emolib.scoring.result import Score
 
 
 @dataclass(frozen=True, eq=False)

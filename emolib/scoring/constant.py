@@ -10,7 +10,7 @@ import numpy as np
 from emolib.scoring.encode import distinct
 
 if TYPE_CHECKING:
-    from emolib.scoring.openset import ScoreData
+    from emolib.scoring.result import ScoreData
 
 _LONGEST = 2_000  # labels in a list; real vocabularies are far smaller
 _CANDIDATES = 256  # per-clip groupings only: most frequent gold labels tried

@@ -47,6 +47,17 @@ class LabelSets:
         return LabelSets(np.delete(self.codes, repeats), offsets)
 
 
+def _any_repeat(rows: np.ndarray, codes: np.ndarray) -> bool:
+    """Whether any clip gives a label twice: each label against the following ones."""
+    for step in range(1, len(codes)):
+        near = rows[step:] == rows[:-step]
+        if not near.any():
+            return False
+        if (near & (codes[step:] == codes[:-step])).any():
+            return True
+    return False
+
+
 def repeats_in(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Positions of labels that their clip has already given.
 
@@ -54,10 +65,9 @@ def repeats_in(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
         rows: int64 [tokens], clip of each.
         codes: int64 [tokens].
     """
-    keys = rows * (int(codes.max(initial=0)) + 1) + codes
-    ordered = np.sort(keys)
-    if not (ordered[1:] == ordered[:-1]).any():
+    if not _any_repeat(rows, codes):
         return np.zeros(0, np.int64)
+    keys = rows * (int(codes.max(initial=0)) + 1) + codes
     order = np.argsort(keys, kind="stable")
     return order[1:][keys[order[1:]] == keys[order[:-1]]]
 

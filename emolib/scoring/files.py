@@ -24,7 +24,8 @@ from typing import Literal
 import numpy as np
 
 from emolib.errors import DataError
-from emolib.labels import Mode, parse_labels
+from emolib.labels import Mode, Status
+from emolib.scoring.columns import parse_column
 
 LABEL_COLUMNS = ("openset", "labels")
 NAME_COLUMNS = ("name", "names")
@@ -41,7 +42,7 @@ class LabelFile:
     """
 
     labels: dict[str, tuple[str, ...]]
-    statuses: dict[str, int]
+    statuses: dict[Status, int]
     duplicates: int
 
 
@@ -68,32 +69,34 @@ def read_labels(
             pickled arrays, duplicate names, or text the official parser crashes on.
     """
     path = Path(path)
-    labels: dict[str, tuple[str, ...]] = {}
-    rows: dict[str, int] = {}
-    statuses = dict.fromkeys(("ok", "repaired", "empty", "unparsed"), 0)
-    repeated = 0
+    rows, names, cells = [], [], []
     for row, name, cell in read_cells(path, column, system):
-        parsed = parse_labels(cell, mode)
-        if parsed.status == "unparsed" and mode == "mer2024":
-            raise DataError(
-                f"{path}, row {row} ({name}): no '[' in {parsed.raw[:60]!r}, on which the official "
-                "parser crashes: write labels as ['a', 'b'] or use --parser tolerant"
-            )
-        if name in labels:
-            if duplicates == "error":
+        rows.append(row)
+        names.append(name)
+        cells.append(cell)
+    if not rows:
+        raise DataError(f"{path}: no rows in it" + (f" of system {system!r}" if system else ""))
+    if duplicates == "error" and len(set(names)) < len(names):
+        first: dict[str, int] = {}
+        for row, name in zip(rows, names, strict=True):
+            if first.setdefault(name, row) != row:
                 raise DataError(
-                    f"{path}, row {row}: {name!r} was already given in row {rows[name]}: remove "
+                    f"{path}, row {row}: {name!r} was already given in row {first[name]}: remove "
                     "one of them, say which counts with --duplicates first or last, or, if the "
                     "file holds several systems, choose one with --system"
                 )
-            repeated += 1
-            if duplicates == "first":
-                continue
-        labels[name], rows[name] = parsed.labels, row
-        statuses[parsed.status] += 1
-    if not labels:
-        raise DataError(f"{path}: no rows in it" + (f" of system {system!r}" if system else ""))
-    return LabelFile(labels, statuses, repeated)
+    parsed = parse_column(cells, mode)
+    if parsed.unparsed and mode == "mer2024":
+        at = parsed.unparsed[0]
+        raise DataError(
+            f"{path}, row {rows[at]} ({names[at]}): no '[' in {str(cells[at])[:60]!r}, on which "
+            "the official parser crashes: write labels as ['a', 'b'] or use --parser tolerant"
+        )
+    pairs = zip(names, parsed.lists(), strict=True)
+    labels = dict(pairs if duplicates != "first" else reversed(list(pairs)))
+    if duplicates == "first":
+        labels = {name: labels[name] for name in names}
+    return LabelFile(labels, dict(parsed.statuses), len(names) - len(labels))
 
 
 def read_names(path: Path | str) -> set[str]:

@@ -77,9 +77,12 @@ class Grouping(Protocol):
             scored against the same partition.
     """
 
-    name: str
-    version: str
-    shared: bool
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> str: ...  # noqa: D102
+    @property
+    def shared(self) -> bool: ...  # noqa: D102
 
     def assign(
         self, clips: Sequence[str], gold: LabelSets, pred: LabelSets, vocab: Sequence[str]

@@ -150,7 +150,9 @@ class LlmGrouping:
 
     def _store(self, clips: Sequence[str], sets: Sequence[Sequence[str]]) -> CachedGrouping:
         found = zip(clips, self.partitions(sets), strict=True)
-        return CachedGrouping({clip: groups for clip, groups in found if groups}, source="llm")
+        answers = {clip: groups for clip, groups in found if groups}
+        version = f"llm-{self.version}-{key_of(groups=answers)[:12]}"
+        return CachedGrouping(answers, version=version, source="llm")
 
     def _key(self, labels: tuple[str, ...], vote: int) -> str:
         return key_of(

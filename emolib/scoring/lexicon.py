@@ -211,7 +211,7 @@ _NEGATION = re.compile(
 def find(label: str) -> Found:
     """Find the group of a label; cost of a repeated label: one dictionary look-up.
 
-    >>> find("Happily").group, find("Happily").rule
+    >>> find("Excitedly").group, find("Excitedly").rule
     ('joy', 'form')
     >>> find("not amused").rule
     'unknown'

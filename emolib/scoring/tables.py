@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emolib.scoring.encode import LabelSets, distinct
-from emolib.scoring.openset import Score
+from emolib.scoring.result import Score
 
 if TYPE_CHECKING:
     import pandas as pd

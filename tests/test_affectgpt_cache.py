@@ -1,0 +1,97 @@
+"""Cached features of the frozen towers: equal, checked, never mixed up."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from emolib.errors import DataError  # noqa: E402
+from emolib.models.affectgpt.cache import (  # noqa: E402
+    FeatureCache,
+    compute_features,
+    pack_frames,
+    tower_identity,
+)
+from emolib.models.affectgpt.prompts import AUDIO, VIDEO  # noqa: E402
+from tests.affectgpt_tiny import clip, sound, tiny_config, tiny_model, tiny_processor  # noqa: E402
+
+VIDEOS = {"a": clip(1), "b": clip(2)[0], "c": clip(3, 20)}  # a short one, a still, a long one
+SOUNDS = {"a": sound(1), "c": sound(3)}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor(tiny_config())
+
+
+@pytest.fixture
+def cache(tmp_path, model, processor):
+    cache = FeatureCache(tmp_path / "cache", tower_identity(model, processor))
+    for kind, media in (("video", VIDEOS), ("audio", SOUNDS)):
+        pairs = [(name, lambda array=array: array) for name, array in media.items()]
+        assert compute_features(cache, model, processor, kind, pairs) == len(media)
+    return cache
+
+
+def test_cached_loss_is_the_uncached_loss(cache, model, processor):
+    batch = processor(
+        [VIDEO + AUDIO, VIDEO, VIDEO + AUDIO],
+        videos=list(VIDEOS.values()),
+        audio=[SOUNDS.get(name) for name in VIDEOS],
+        answers=["x", "yy", "z"],
+    )
+    assert batch["video_mask"].sum(1).tolist() == [8, 1, 8]
+    with torch.no_grad():
+        direct = model(**batch).loss
+        for name in ("pixel_values_videos", "video_mask", "input_features"):
+            del batch[name]
+        cached = model(
+            **batch,
+            **pack_frames([cache.get("video", name) for name in VIDEOS]),
+            clip_features=torch.stack([cache.get("audio", name) for name in SOUNDS]),
+        ).loss
+    assert cached.item() == pytest.approx(direct.item(), abs=1e-6)
+
+
+def test_nothing_is_decoded_or_computed_twice(cache, model, processor):
+    def never():
+        raise AssertionError("decoded again")
+
+    pairs = [(name, never) for name in VIDEOS]
+    assert compute_features(cache, model, processor, "video", pairs) == 0
+    assert cache.get("video", "unknown") is None
+    again = FeatureCache(cache.folder)
+    assert torch.equal(again.get("audio", "a"), cache.get("audio", "a"))
+
+
+def test_damage_is_found(cache):
+    path = cache.path("video", "a")
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="its hash does not fit"):
+        FeatureCache(cache.folder).get("video", "a")
+    path.write_bytes(raw[:100])
+    with pytest.raises(DataError, match="damaged"):
+        FeatureCache(cache.folder).get("video", "a")
+
+
+def test_other_towers_or_sampling_need_another_folder(cache, model, processor):
+    other = tiny_model(seed=1)
+    with pytest.raises(DataError, match="towers differ"):
+        FeatureCache(cache.folder, tower_identity(other, processor))
+    trained = tiny_model()
+    with torch.no_grad():
+        trained.video_branch.projection.weight.add_(1)
+    FeatureCache(cache.folder, tower_identity(trained, processor))
+    compat = tiny_processor(tiny_config(), reference_compat=True)
+    with pytest.raises(DataError, match="preprocessing differ"):
+        FeatureCache(cache.folder, tower_identity(model, compat))
+    with pytest.raises(DataError, match="no features cached here"):
+        FeatureCache(cache.folder / "elsewhere")

@@ -1,0 +1,352 @@
+"""Conversion of the published files: full-size coverage, and everything that can be wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from safetensors.torch import load_file  # noqa: E402
+from transformers import AutoProcessor  # noqa: E402
+
+from emolib.__main__ import main  # noqa: E402
+from emolib.errors import DataError, MissingModelError  # noqa: E402
+from emolib.models.affectgpt import (  # noqa: E402
+    AffectGPTConfig,
+    AffectGPTForConditionalGeneration,
+)
+from emolib.models.affectgpt.convert import Source, convert_affectgpt, plan  # noqa: E402
+from emolib.models.affectgpt.keys import recognise  # noqa: E402
+from tests.affectgpt_tiny import tiny_config, tiny_model, tiny_tokenizer  # noqa: E402
+
+
+def linear(name, out, inner, bias=True):
+    shapes = {f"{name}.weight": (out, inner)}
+    return shapes | ({f"{name}.bias": (out,)} if bias else {})
+
+
+def norm(name, width):
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def eva_layout(config, blocks):
+    """The published names and shapes of the image tower file, with spare blocks."""
+    c = config.vision_config
+    d, m, p = c.hidden_size, c.intermediate_size, c.patch_size
+    shapes = {
+        "cls_token": (1, 1, d),
+        "pos_embed": (1, (c.image_size // p) ** 2 + 1, d),
+        "patch_embed.proj.weight": (d, 3, p, p),
+        "patch_embed.proj.bias": (d,),
+    }
+    for i in range(blocks):
+        b = f"blocks.{i}"
+        shapes |= norm(f"{b}.norm1", d) | norm(f"{b}.norm2", d)
+        shapes |= {f"{b}.attn.q_bias": (d,), f"{b}.attn.v_bias": (d,)}
+        shapes |= linear(f"{b}.attn.qkv", 3 * d, d, bias=False) | linear(f"{b}.attn.proj", d, d)
+        shapes |= linear(f"{b}.mlp.fc1", m, d) | linear(f"{b}.mlp.fc2", d, m)
+    return shapes
+
+
+def qformer_layout(prefix, c):
+    d, m = c.hidden_size, c.intermediate_size
+    shapes = norm(f"{prefix}.bert.embeddings.LayerNorm", d)
+    shapes[f"{prefix}.bert.embeddings.position_ids"] = (1, 512)
+    for i in range(c.num_hidden_layers):
+        layer = f"{prefix}.bert.encoder.layer.{i}"
+        attentions = [("attention", d)]
+        if i % c.cross_attention_frequency == 0:
+            attentions.append(("crossattention", c.encoder_hidden_size))
+        for name, inner in attentions:
+            a = f"{layer}.{name}"
+            shapes |= linear(f"{a}.self.query", d, d)
+            shapes |= linear(f"{a}.self.key", d, inner) | linear(f"{a}.self.value", d, inner)
+            shapes |= linear(f"{a}.output.dense", d, d) | norm(f"{a}.output.LayerNorm", d)
+        shapes |= linear(f"{layer}.intermediate_query.dense", m, d)
+        shapes |= linear(f"{layer}.output_query.dense", d, m)
+        shapes |= norm(f"{layer}.output_query.LayerNorm", d)
+    return shapes
+
+
+def blip2_layout(config):
+    c = config.image_qformer_config
+    return (
+        {"query_tokens": (1, c.num_query_tokens, c.hidden_size)}
+        | qformer_layout("Qformer", c)
+        | norm("ln_vision", config.vision_config.hidden_size)
+        | linear("t5_proj", 24, c.hidden_size)
+    )
+
+
+def imagebind_layout(config):
+    c = config.audio_config
+    d, m = c.hidden_size, c.intermediate_size
+    pre, trunk = "modality_preprocessors.audio", "modality_trunks.audio.blocks"
+    rows, columns = c.patch_grid
+    shapes = {
+        f"{pre}.cls_token": (1, 1, d),
+        f"{pre}.rgbt_stem.proj.weight": (d, 1, c.kernel_size, c.kernel_size),
+        f"{pre}.pos_embedding_helper.pos_embed": (1, 1 + rows * columns, d),
+        "modality_heads.audio.2.weight": (c.output_size, d),
+        "modality_postprocessors.audio.1.log_logit_scale": (),
+        "modality_heads.vision.2.weight": (5, 5),
+    }
+    shapes |= norm(f"{pre}.rgbt_stem.norm_layer", d) | norm("modality_heads.audio.0", d)
+    for i in range(c.num_hidden_layers):
+        b = f"{trunk}.{i}"
+        shapes |= {f"{b}.attn.in_proj_weight": (3 * d, d), f"{b}.attn.in_proj_bias": (3 * d,)}
+        shapes |= {f"{b}.attn.bias_k": (1, 1, d), f"{b}.attn.bias_v": (1, 1, d)}
+        shapes |= linear(f"{b}.attn.out_proj", d, d)
+        shapes |= norm(f"{b}.norm_1", d) | norm(f"{b}.norm_2", d)
+        shapes |= linear(f"{b}.mlp.fc1", m, d) | linear(f"{b}.mlp.fc2", d, m)
+    return shapes
+
+
+def branch_layout(config, branch):
+    c = getattr(config, f"{branch}_qformer_config")
+    position, projection, rows = {
+        "video": ("video_frame_position_embedding", "llama_proj", config.max_frames),
+        "audio": ("audio_position_embedding", "audio_llama_proj", config.max_clips),
+    }[branch]
+    return (
+        {f"{branch}_query_tokens": (1, c.num_query_tokens, c.hidden_size)}
+        | {f"{position}.weight": (rows, c.encoder_hidden_size)}
+        | qformer_layout(f"{branch}_Qformer", c)
+        | linear(projection, config.text_config.hidden_size, c.hidden_size)
+    )
+
+
+def layouts(config, blocks):
+    return {
+        "eva": eva_layout(config, blocks),
+        "blip2": blip2_layout(config),
+        "imagebind": imagebind_layout(config),
+        "video": branch_layout(config, "video"),
+        "audio": branch_layout(config, "audio"),
+    }
+
+
+def test_full_size_names_and_shapes(tmp_path):
+    config = AffectGPTConfig()
+    files = layouts(config, blocks=40)
+    numbers = {
+        kind: sum(torch.Size(shape).numel() for shape in shapes.values())
+        for kind, shapes in files.items()
+    }
+    assert len(imagebind_layout(config)) == 177 + 1
+    assert numbers["video"] - 512 + numbers["audio"] - 512 == 44_959_744
+    with torch.device("meta"):
+        llm = AffectGPTForConditionalGeneration(config).language_model.state_dict()
+    shapes = {key: tuple(value.shape) for key, value in llm.items()}
+    rows = {"model.embed_tokens.weight", "lm_head.weight"}
+    shapes |= {key: (32_000, 4096) for key in rows}  # placeholders get rows of their own
+    shapes |= {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": (64,) for i in range(32)}
+    sources = [
+        *(Source(tmp_path / kind, recognise(keys, kind), keys) for kind, keys in files.items()),
+        Source(tmp_path / "llm", "llm", shapes),
+    ]
+    assert [source.kind for source in sources] == [*files, "llm"]
+    winners, model = plan(sources, config)
+    assert winners.keys() == model.state_dict().keys()
+    by_kind = {source.kind: source for source in sources}
+    assert len(by_kind["video"].used) + len(by_kind["audio"].used) == 116
+    assert len(by_kind["imagebind"].used) == 176
+    assert {key.split(".")[1] for key in by_kind["eva"].ignored} == {"39"}
+    used = sum(torch.Size(by_kind["eva"].shapes[k]).numel() for k in by_kind["eva"].used)
+    assert used == 985_894_528
+
+
+# The same with real small files ---------------------------------------------------------
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Small random files in the published layout, and their language model with tokenizer."""
+    config = tiny_config()
+    generator = torch.Generator().manual_seed(0)
+    folder = tmp_path / "published"
+    folder.mkdir()
+    for kind, shapes in layouts(config, blocks=3).items():
+        state = {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+        if kind == "imagebind":
+            state["modality_postprocessors.audio.1.log_logit_scale"] = torch.tensor(20.0).log()
+        bare = kind in {"eva", "imagebind"}
+        torch.save(state if bare else {"model": state, "epoch": 3}, folder / f"{kind}.pth")
+    llm = tiny_model().language_model
+    llm.resize_token_embeddings(len(tiny_tokenizer()))
+    llm.save_pretrained(folder / "llm")
+    tiny_tokenizer().save_pretrained(folder / "llm")
+    config.save_pretrained(folder / "sizes")
+    return folder
+
+
+def files_of(folder):
+    return sorted(folder.glob("*.pth"))
+
+
+def convert(folder, dst, **kwargs):
+    files = kwargs.pop("files", files_of(folder))
+    config = kwargs.pop("config", AffectGPTConfig.from_pretrained(folder / "sizes"))
+    return convert_affectgpt(files, folder / "llm", dst, config=config, **kwargs)
+
+
+def test_converted_folder_answers(published, tmp_path, capsys):
+    files = [str(path) for path in files_of(published)]
+    code = main(
+        [
+            *("convert", "affectgpt", "--llm", str(published / "llm")),
+            *("--config", str(published / "sizes" / "config.json")),
+            *("--files", *files, str(tmp_path / "out")),
+        ]
+    )
+    assert code == 0
+    assert "video-llama" in capsys.readouterr().out
+    model = AffectGPTForConditionalGeneration.from_pretrained(tmp_path / "out")
+    processor = AutoProcessor.from_pretrained(tmp_path / "out")
+    rows = len(tiny_tokenizer())
+    assert (processor.video_token_id, processor.audio_token_id) == (rows, rows + 1)
+    assert model.config.suppressed_token_ids == [rows, rows + 1]
+    bias = model.vision_tower.encoder.layers[0].self_attn.qkv.bias
+    assert torch.count_nonzero(bias[16:32]) == 0
+    source = torch.load(published / "eva.pth", weights_only=True)
+    assert torch.equal(bias[32:], source["blocks.0.attn.v_bias"])
+    batch = processor([processor.prompt(video=False, audio=False, subtitle="Hi")])
+    assert model.generate(**batch, max_new_tokens=3).shape[1] == batch["input_ids"].shape[1] + 3
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_shards_stay_small(published, tmp_path):
+    convert(published, tmp_path / "out", shard_bytes=20_000)
+    shards = sorted((tmp_path / "out").glob("model-*.safetensors"))
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert {path.name for path in shards} == set(index["weight_map"].values())
+    largest = max(tensor.nbytes for tensor in tiny_model().state_dict().values())
+    assert max(path.stat().st_size for path in shards) < 20_000 + largest + 20_000
+
+
+def test_a_pad_row_shifts_the_placeholders(published, tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(published / "llm")  # the weights have no row for it
+    rows = len(tokenizer)
+    report = convert(published, tmp_path / "out")
+    assert report["placeholder_ids"] == {"video": rows, "audio": rows + 1}
+    assert report["suppressed_token_ids"] == [rows - 1, rows, rows + 1]
+
+
+def broken(folder, name, change):
+    path = folder / name
+    state = torch.load(path, weights_only=True)
+    change(state.get("model", state))
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("eva.pth", lambda s: s.pop("pos_embed"), "1 parameters are in none.*position_embedding"),
+        ("eva.pth", lambda s: s.pop("blocks.1.attn.q_bias"), "lacks its q or v half"),
+        ("audio.pth", lambda s: s.pop("audio_llama_proj.bias"), "audio_branch.projection.bias"),
+        (
+            "blip2.pth",
+            lambda s: s.update({"surprise": torch.zeros(1)}),
+            "1 tensors of unknown purpose, first .'surprise'",
+        ),
+        (
+            "video.pth",
+            lambda s: s.update({"llama_proj.weight": torch.zeros(2, 2)}),
+            r"llama_proj.weight has shape \[2, 2\], the model needs \[32, 16\]",
+        ),
+        (
+            "imagebind.pth",
+            lambda s: s["modality_postprocessors.audio.1.log_logit_scale"].fill_(1.0),
+            "scaled by 2.7183, the configuration says 20",
+        ),
+        (
+            "video.pth",
+            lambda s: s.update({"multi_llama_proj.weight": torch.zeros(1)}),
+            "AffectGPT checkpoint of 2025",
+        ),
+        (
+            "video.pth",
+            lambda s: s.update({"llama_model.x.lora_A.default.weight": torch.zeros(1)}),
+            "holds LoRA weights",
+        ),
+        ("eva.pth", lambda s: s.clear(), "not one of the files this conversion knows"),
+    ],
+)
+def test_wrong_content_stops_and_leaves_nothing(published, tmp_path, name, change, message):
+    broken(published, name, change)
+    with pytest.raises(DataError, match=message):
+        convert(published, tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["published"]
+
+
+def test_missing_and_double_files(published, tmp_path):
+    files = files_of(published)
+    without = [path for path in files if path.name not in {"eva.pth", "audio.pth"}]
+    with pytest.raises(DataError, match="missing: EVA-ViT-g.*; Video-LLaMA audio branch"):
+        convert(published, tmp_path / "out", files=without)
+    with pytest.raises(DataError, match="2 files are the EVA-ViT-g image tower"):
+        convert(published, tmp_path / "out", files=[*files, published / "eva.pth"])
+    with pytest.raises(DataError, match=r"nothing.pth: no such file"):
+        convert(published, tmp_path / "out", files=[published / "nothing.pth"])
+
+
+def test_a_file_with_code_in_it_is_refused(published, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    torch.save({"model": Evil()}, published / "video.pth")
+    with pytest.raises(DataError, match="cannot be read as a file of tensors"):
+        convert(published, tmp_path / "out")
+    (published / "video.pth").write_bytes(b"<html>not found</html>")
+    with pytest.raises(DataError, match=r"video\.pth: cannot be read"):
+        convert(published, tmp_path / "out")
+
+
+def test_language_model_without_tokenizer_or_weights(published, tmp_path):
+    for path in (published / "llm").glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(MissingModelError, match=re.escape("--no-tokenizer")):
+        convert(published, tmp_path / "out")
+    convert(published, tmp_path / "out", tokenizer=False)
+    (published / "llm" / "model.safetensors").unlink()
+    with pytest.raises(MissingModelError, match="neither safetensors nor"):
+        convert(published, tmp_path / "other", tokenizer=False)
+
+
+def test_language_model_in_several_bin_files(published, tmp_path):
+    llm = published / "llm"
+    state = dict(load_file(llm / "model.safetensors"))
+    (llm / "model.safetensors").unlink()
+    keys = sorted(state)
+    names = {key: f"pytorch_model-0000{1 + (i % 2)}-of-00002.bin" for i, key in enumerate(keys)}
+    for name in set(names.values()):
+        torch.save({key: state[key] for key in keys if names[key] == name}, llm / name)
+    index = llm / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": names}))
+    convert(published, tmp_path / "out")
+    model = AffectGPTForConditionalGeneration.from_pretrained(tmp_path / "out")
+    key = "model.layers.1.mlp.up_proj.weight"
+    assert torch.equal(model.language_model.state_dict()[key], state[key])
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(names, "../elsewhere.bin")}))
+    with pytest.raises(DataError, match="names files outside its folder"):
+        convert(published, tmp_path / "other")
+
+
+def test_an_existing_folder_is_never_overwritten(published, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(DataError, match="exists and is not an empty folder"):
+        convert(published, tmp_path / "out")
+
+
+def test_older_file_format_is_read(published, tmp_path):
+    state = torch.load(published / "eva.pth", weights_only=True)
+    torch.save(state, published / "eva.pth", _use_new_zipfile_serialization=False)
+    assert convert(published, tmp_path / "out")["targets_filled"] > 0
