@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
 from emolib.params.media import AsrParams, FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
-from emolib.params.training import LoraParams
+from emolib.params.training import GateParams, LoraParams
 
 Grouping = Literal["exact", "cached", "lexicon", "ew2025", "ew2026"]
 
@@ -134,6 +134,7 @@ class InternVLLora(StageParams):
         model: Name under ``models``.
         frames: Frames of each test clip, one at random from each of as many equal parts.
         lora: Training recipe.
+        gate: Parity gate before the fine-tuned model is scored.
         grouping: How synonyms are grouped for the score.
         groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
     """
@@ -147,6 +148,7 @@ class InternVLLora(StageParams):
     model: str
     frames: int = Field(default=6, ge=1)
     lora: LoraParams = LoraParams()
+    gate: GateParams = GateParams()
     grouping: Grouping = "lexicon"
     groups: str = ""
 
