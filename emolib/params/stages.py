@@ -215,15 +215,17 @@ class FusionAnalysis(StageParams):
         split: Only clips of this split; "" = all.
         lora_run: Run folder of notebook 03 (zero-shot and fine-tuned predictions).
         face_run: Run folder of notebook 05 (face-crop predictions).
+        discriminative_run: Run folder of notebook 06 (six-class predictions).
         grouping: How synonyms are grouped for the score.
         groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
         resamples: Bootstrap resamples behind every interval.
     """
 
-    INPUTS: ClassVar[tuple[str, ...]] = ("lora_run", "face_run")
+    INPUTS: ClassVar[tuple[str, ...]] = ("lora_run", "face_run", "discriminative_run")
 
     lora_run: str
     face_run: str
+    discriminative_run: str
     split: str = ""
     grouping: Grouping = "lexicon"
     groups: str = ""
