@@ -8,7 +8,8 @@ their values. On two CPU cores, in half a minute::
 V1.5 at full size (26B, bfloat16; 52 GB of weights, some 80 GB with the LoRA step)::
 
     python benchmarks/internvl.py --size 26b --device cuda --dtype bfloat16 --attention sdpa \
-        --frames 6 --words 300 --new-tokens 128 --batch 8 --out benchmarks/record/internvl-26b.json
+        --frames 6 --words 300 --new-tokens 128 --batch 8 \
+        --out outputs/record/internvl_benchmark_26b.json
 
 MFU is the arithmetic the model needs, over what the device could do in the time: two
 operations a weight and token forward, two more backward through the language model's frozen
@@ -21,7 +22,10 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +75,7 @@ SIZES: dict[str, dict[str, Any]] = {
 # Dense bfloat16 operations a second, from the makers' data sheets.
 PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "A800": 312e12}
 IMAGE_TOKEN = 7
+NO_GPU = "No GPU was available. These figures check the benchmark; they say nothing about one."
 
 
 def build(size: str, device: str, dtype: torch.dtype, attention: str) -> Any:
@@ -218,8 +223,11 @@ def main() -> None:
     device = torch.cuda.get_device_name() if cuda else platform.processor() or "cpu"
     peak = next((p for name, p in PEAK.items() if name in device), None)
     record: dict[str, Any] = {
+        "command": shlex.join(["python", "benchmarks/internvl.py", *sys.argv[1:]]),
+        "note": "" if cuda else NO_GPU,
         "settings": {k: v for k, v in vars(args).items() if k != "out"},
         "device": device,
+        "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "parameters": sum(w.numel() for w in model.parameters()),
         "build_s": time.perf_counter() - start,
@@ -230,8 +238,11 @@ def main() -> None:
         record["batched"]["clips_per_s"] / record["one_by_one"]["clips_per_s"]
     )
     record["lora_step"] = lora_step(model, args, peak)
-    if cuda:
-        record["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+    record["peak_memory_bytes"] = (
+        torch.cuda.max_memory_allocated()
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
+    )
     text = json.dumps(record, indent=2)
     print(text)
     if args.out:

@@ -55,6 +55,10 @@ class TrainingError(EmolibError):
     """A training subprocess failed; the message carries the end of its log."""
 
 
+class ParityError(EmolibError):
+    """A LoRA, its merged weights and the served model do not answer alike."""
+
+
 class ScoreError(EmolibError):
     """Names, labels or groupings do not allow an honest score."""
 

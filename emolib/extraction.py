@@ -1,140 +1,136 @@
-"""Emotion labels out of a free description: without a model, or by any LLM (system S6).
+"""Emotion words out of a free description, Chinese or English, by table and by rule.
 
-AffectGPT writes sentences ("... it can be inferred that he feels hurt and angry."), in which a
-parser of lists finds nothing. Without a model, the words of the emotion lexicon are looked for
-in the sentences that conclude; an LLM is asked with the published prompt.
+No model is asked, so the result is the same everywhere and costs microseconds. The tables:
+English words are those of :mod:`emolib.scoring.lexicon`, less the ones that describe a scene
+more often than a feeling; Chinese words are in ``data/emotion_words_zh.csv``, each with the
+English word it is given as (both written for this project).
+
+Rules, per clause: quoted speech is left out, the longest word wins ("不满意" before "满意"), a
+word under a negation ("没有生气", "not angry", "no sign of anger") or a doubt ("无法判断是否生气",
+"hard to tell whether he is angry") is left out, and so are the further words of its list ("not
+angry or sad") up to a "but".
+
+This is a reader of descriptions, not a replacement for a summarising model: everything that is
+named counts, main emotion or not. ``docs/fusion.md`` gives its precision and recall.
 """
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import lru_cache
+from importlib.resources import files
+from typing import Literal
 
-from emolib import prompts
-from emolib.engines.base import Engine, Request
-from emolib.inference import Task, ask
-from emolib.labels import normalise, parse_labels
-from emolib.ledger import Ledger
-from emolib.predict import Prediction
+from emolib.labels import ParsedLabels, normalise
 from emolib.scoring import lexicon
 
-_LONGEST = 4  # words of the longest entry looked for
-_SENTENCE = re.compile(r"(?<=[.!?。！？])[\"'”’)]*\s+")
-_QUOTED = re.compile(r"[\"“][^\"“”]*[\"”]")
-_WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*")
-_CONCLUDES = re.compile(
-    r"\b(?:therefore|thus|hence|overall|in (?:summary|conclusion|short|general)|to sum up|"
-    r"all in all|altogether|taken together|based on|combin\w+|conclu\w+|infer\w*|suggest\w*|"
-    r"indicat\w+|reflect\w*|express\w*|convey\w*|reveal\w*|emotions?|emotional|feel\w*|mood)\b",
-    re.IGNORECASE,
-)
-# Words of the lexicon that in prose mostly mean something else ("subtitle content", "emotional
-# state", "it is likely"); read off the 332 descriptions of EMER.
-_PROSE_WORDS = """
-    emotional emotion emotions content likely unlikely determine decision certain
-    actions action question questions care strong support supports believes believe asking asks
-    showing show tone mood state attitude possible clear deep negative positive
-    expectation expectations thinking thoughts interest real true open like suggesting discussing
-    wants opening low engaged
+Language = Literal["auto", "zh", "en"]
+
+# Lexicon entries that in running text are mostly about the picture, the talk or the writer.
+_SCENE_WORDS = """
+    able action active advice agree alert approval ask asking attention avoid avoiding aware
+    believe believing bit body bright certain clear close cold command commanding complete
+    concentrating contemplate contemplating content continue cool dark decide decision deep
+    direct distance down emotion emotional emotions emphasis emphasise energetic energy engage
+    engaged engagement explain explaining explanation expression fast firm focus focused formal
+    forward free hard heart heat heavy high hope important inquire inquiry intense intensity
+    interest involved kind light like listen listening lively look looking loud low manner
+    monotonous mouth move moving natural normal observe observing open opinion order part
+    patient power powerful pressure question questions quick quiet rapid reaction recall
+    recalling rely request response rise rising say sense sharp short silence silent slow soft
+    speech state steady still strength stress strong suggest suggested suggesting suggestion
+    support talk tell tension think thinking thought thoughts tone touch touched turn unchanged
+    upright upward urge voice volume wait waiting wake want warn weak weight whole wide wild
+    will wonder work
 """
-_PROSE = frozenset(_PROSE_WORDS.split())
-_NEGATION_WORDS = "not no never without neither nor hardly lacks lack rather than"
-_NEGATION = frozenset(_NEGATION_WORDS.split())
+_SCENE = frozenset(_SCENE_WORDS.split())
+
+_QUOTED = re.compile(r"“[^”]*”|「[^」]*」|『[^』]*』|\"[^\"]*\"|(?<!\w)'[^']*'(?!\w)|‘[^’]*’")
+_CLAUSES = re.compile(
+    r"[.;:!?。；：！？\n]+|"
+    r"(?:,\s*|\s+)(?=(?:but|however|although|though|while|whereas|yet)\b)|"
+    r",\s*(?=(?:and\s+)?(?:he|she|it|they|his|her|their|the|this|that|which|who|there|we|with|as|"
+    r"so|indicating|suggesting|showing|implying|expressing|displaying|reflecting|conveying)\b)|"
+    r"，|,(?=[\u4e00-\u9fff])|(?=但|然而|而是|不过|反而|却)"
+)
+_NOT_EN = re.compile(
+    r"\b(?:not(?!\s+only\b)|no(?!\s+doubt\b)|never|without|neither|nor|lack(?:s|ing)?|hardly|"
+    r"rather than|instead of|unable|cannot|unclear|whether|if|difficult to|hard to|absence of|"
+    r"free (?:of|from))\b|n['’]t\b"
+)
+# 不 and 没 inside a longer word are no negation of what follows.
+_NOT_ZH = re.compile(
+    r"没有|没能|没|并非|并不|绝非|毫无|缺乏|未能|未|无法|难以|很难|不是(?!一)|是否|"
+    r"不(?!仅|但|断|禁|由|同|得|时|止|停|只|单|光|知|自觉|经意|管|论|久|少|可|如|过|再|住|了|出)|"
+    r"无(?=明显|任何|一丝|丝毫)"
+)
 
 
-def from_text(text: str) -> tuple[tuple[str, ...], str]:
-    """Labels of an answer: its list if it ends in one, else the emotion words of its conclusion.
-
-    The last sentence decides if it names an emotion; otherwise the last that concludes or speaks
-    of feelings, otherwise every sentence. Quoted speech and negated words do not count. Cost:
-    some 0.2 ms a sentence.
-
-    Returns:
-        (labels, how): "lexicon" where words of sentences were taken, else the status of
-        :func:`emolib.labels.parse_labels`.
-    """
-    parsed = parse_labels(text)
-    if parsed.labels or parsed.status == "empty":
-        return parsed.labels, parsed.status
-    sentences = [s for s in _SENTENCE.split(_QUOTED.sub(" ", text)) if s.strip()]
-    concluding = [s for s in sentences if _CONCLUDES.search(s)]
-    for chosen in (sentences[-1:], concluding[-1:], sentences):
-        labels = dict.fromkeys(label for sentence in chosen for label in _words(sentence))
-        if labels:
-            return tuple(labels), "lexicon"
-    return (), parsed.status
+@lru_cache(maxsize=1)
+def chinese_words() -> dict[str, str]:
+    """The Chinese table: word -> English label."""
+    text = files("emolib").joinpath("data/emotion_words_zh.csv").read_text(encoding="utf-8")
+    return {row["zh"]: row["en"] for row in csv.DictReader(text.splitlines())}
 
 
-def _words(sentence: str) -> list[str]:
-    """Lexicon entries in a sentence, the longest match first, negated ones left out."""
-    words = [word.lower().replace("’", "'") for word in _WORD.findall(sentence)]
-    found, at = [], 0
-    while at < len(words):
-        for length in range(min(_LONGEST, len(words) - at), 0, -1):
-            phrase = normalise(" ".join(words[at : at + length]))
-            if len(phrase.split()) == length and _known(phrase):
-                before = words[max(0, at - 3) : at]
-                turn = max((i for i, w in enumerate(before) if w in ("but", "yet")), default=-1)
-                if not _NEGATION.intersection(before[turn + 1 :]):
-                    found.append(phrase)
-                at += length
-                break
-        else:
-            at += 1
-    return found
+@lru_cache(maxsize=1)
+def _zh_pattern() -> re.Pattern[str]:
+    words = sorted(chinese_words(), key=lambda w: (-len(w), w))
+    return re.compile("|".join(map(re.escape, words)))
 
 
-def _known(phrase: str) -> bool:
-    """Whether the lexicon lists a phrase, or a word or the word it is a form of."""
-    if phrase in _PROSE or phrase.endswith((" emotion", " emotions", " mood", " tone")):
-        return False
-    if phrase in lexicon.table():
-        return True
-    return " " not in phrase and lexicon.find(phrase).rule == "form"
+@lru_cache(maxsize=1)
+def _en_pattern() -> re.Pattern[str]:
+    words = [w for w in lexicon.table() if w.isascii() and w not in _SCENE and len(w) > 2]
+    words.sort(key=lambda w: (-len(w), w))
+    return re.compile(r"\b(?:" + "|".join(re.escape(w) for w in words) + r")\b")
 
 
-def summarise(
-    predictions: Sequence[Prediction], engine: Engine, ledger: Ledger, *, system: str
-) -> list[Prediction]:
-    """Ask an LLM for the labels of descriptions (S6), with the published prompt.
+def extract_labels(text: str | None, language: Language = "auto") -> ParsedLabels:
+    """Find the emotion words of a description.
 
     Args:
-        predictions: With a description each; one with an error keeps it.
-        engine: The LLM.
-        ledger: Finds and keeps the answers.
-        system: The new predictions' name in tables.
+        text: Running text in Chinese or English; None counts as empty.
+        language: "auto" takes Chinese when the text has any Chinese character.
 
     Returns:
-        The predictions with the LLM's labels; ``info["summary"]`` holds its answer.
+        English labels in order of first appearance, each once, with status "ok", "empty" (no
+        text) or "unparsed" (no emotion word that is not negated). Cost: linear in the text.
+
+    Raises:
+        ValueError: unknown language.
+
+    >>> extract_labels("He is not angry, but she looks worried and a little sad.").labels
+    ('worried', 'sad')
+    >>> extract_labels("他没有生气，推测他的情感状态为高兴、惊讶。").labels
+    ('happy', 'surprised')
     """
-    tasks = [_task(p) for p in predictions if p.status == "ok" and p.description.strip()]
-    rows = ask(tasks, engine, ledger, system)
-    return [_summarised(p, rows.get(p.name), engine, system) for p in predictions]
+    if language not in ("auto", "zh", "en"):
+        raise ValueError(f"unknown language {language!r}: choose auto, zh or en")
+    raw = text or ""
+    if not raw.strip():
+        return ParsedLabels((), "empty", raw)
+    if language == "auto":
+        language = "zh" if re.search(r"[\u4e00-\u9fff]", raw) else "en"
+    found: dict[str, None] = {}
+    for clause in _CLAUSES.split(_QUOTED.sub(" ", raw)):
+        for word in _words(clause or "", language):
+            found.setdefault(normalise(word))
+    return ParsedLabels(tuple(found), "ok" if found else "unparsed", raw)
 
 
-def _task(prediction: Prediction) -> Task:
-    prompt = prompts.EXTRACT.render(reason=prediction.description)
-    build = partial(Request, id="", prompt=prompt)
-    return Task(id=prediction.name, content={"prompt": prompt}, build=build)
-
-
-def _summarised(
-    prediction: Prediction, row: Mapping[str, Any] | None, engine: Engine, system: str
-) -> Prediction:
-    if row is None:
-        return replace(prediction, system=system, labels=())
-    parsed = parse_labels(row["text"])
-    summary = {"text": row["text"], "prompt": prompts.EXTRACT.sha, "model": dict(engine.identity)}
-    return replace(
-        prediction,
-        system=system,
-        labels=parsed.labels,
-        parse=parsed.status,
-        status="error" if row["error"] else "ok",
-        error=row["error"],
-        seconds=prediction.seconds + row["seconds"],
-        info={**prediction.info, "summary": summary},
-    )
+def _words(clause: str, language: str) -> list[str]:
+    """Emotion words of one clause that stand before any negation, or without one."""
+    pattern, negation = _zh_pattern(), _NOT_ZH
+    if language == "en":
+        clause, pattern, negation = clause.lower(), _en_pattern(), _NOT_EN
+    matches = list(pattern.finditer(clause))
+    # Words are blanked first: the 不 of 不满 negates nothing.
+    masked = list(clause)
+    for match in matches:
+        masked[match.start() : match.end()] = "#" * (match.end() - match.start())
+    negated = negation.search("".join(masked))
+    limit = negated.start() if negated else len(clause)
+    words = [match.group() for match in matches if match.start() < limit]
+    return words if language == "en" else [chinese_words()[word] for word in words]

@@ -53,7 +53,11 @@ STAGES = (
     Stage(
         "07_fusion_analysis",
         "co-judgment and the paper's tables",
-        {"lora_run": "03_internvl_lora", "face_run": "05_face_crop_ablation"},
+        {
+            "lora_run": "03_internvl_lora",
+            "face_run": "05_face_crop_ablation",
+            "discriminative_run": "06_discriminative_model",
+        },
     ),
     Stage("08_baselines", "other models on the same clips and score"),
 )
@@ -265,7 +269,7 @@ def _execute(
                 cwd=str(root),
                 progress_bar=False,
                 log_output=False,
-                extra_arguments=["--IPKernelApp.log_level=40"],
+                extra_arguments=["--IPKernelApp.log_level=50"],
             )
         except PapermillExecutionError as problem:
             error = f"{problem.ename}: {problem.evalue}"

@@ -104,8 +104,13 @@ def predict(
     return [_prediction(clip.name, system, engine, {**rows, **failed}[clip.name]) for clip in clips]
 
 
+def zero_shot_prompt(clip: Clip) -> str:
+    """The paper's question about one clip; words that are not known are called "unknown"."""
+    return prompts.ZERO_SHOT.render(text=clip.subtitle or "unknown")
+
+
 def _task(clip: Clip, frames: int, seed: int, view: View, face: FaceParams | None) -> Task:
-    prompt = prompts.ZERO_SHOT.render(text=clip.subtitle or "unknown")
+    prompt = zero_shot_prompt(clip)
     sha = sha_file(clip.video)
     content: dict[str, Any] = {
         "video": sha,

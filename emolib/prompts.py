@@ -1,4 +1,4 @@
-"""The paper's prompts, verbatim, each with its source.
+"""The paper's prompts, verbatim (``ALL``), and our co-judge's, each with its source.
 
 ``render`` fills the blanks with text made harmless by :func:`plain`; ``sha`` identifies the
 template in ledgers and prediction files.
@@ -115,6 +115,17 @@ EXTRACT = Prompt(
     "[happy, sad, angry] Input: {reason}; Output: ",
     "MERTools MER2025_Track23/toolkit/utils/chatgpt.py:936, description to labels; the paper "
     "(section 2.2) names InternVL as the model and prints no prompt",
+)
+
+CO_JUDGE = Prompt(
+    "co-judge",
+    "Several systems watched the same video and named the emotions of the person in it. The "
+    "person says: {text}. Candidates, each with the systems that named it: {candidates}. The "
+    "systems make mistakes: keep the candidates that are probably right, those that several "
+    "systems support first, and drop the ones that do not fit. Use only candidates, spelled as "
+    "given. Answer with a JSON list of the words you keep and nothing else, for example "
+    '["happy", "surprised"].',
+    f"ours; the paper ({_PAPER}, section 2.3) joins the lists without a judge",
 )
 
 ALL: dict[str, Prompt] = {p.name: p for p in (ZERO_SHOT, CAPTION, SIMILARITY, AFFECTGPT, EXTRACT)}

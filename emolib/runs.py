@@ -32,7 +32,7 @@ from emolib.params.stages import StageParams
 RESULT, MANIFEST, PARAMS = "result.json", "manifest.json", "params.yaml"
 _PACKAGES = (
     *("numpy", "pandas", "scipy", "pydantic", "papermill", "av", "opencv-python"),
-    *("torch", "torchvision", "transformers", "peft", "ms-swift", "vllm"),
+    *("torch", "torchvision", "transformers", "peft", "ms-swift", "vllm", "scikit-learn"),
     *("openai-whisper", "face-alignment"),
 )
 # A killed parent's kernel may live for a moment longer; wait this long for its lock.

@@ -85,6 +85,7 @@ def test_predict_gives_every_clip_a_row_and_goes_on_after_errors(tmp_path, clips
     printed = capsys.readouterr().out
     assert "happy, relieved" in printed
     assert "3 with an error" in printed
+    assert re.search(r"internvl: Token budget at max_tiles 1 .*: longest prompt \d+ of", printed)
     for name in ("empty", "text", "cut"):
         assert f"\n{name}: {by_name[name]['error']}\n" in printed, "the whole reason"
 
@@ -146,6 +147,15 @@ def test_doctor_names_what_is_missing(capsys):
     printed = capsys.readouterr().out
     assert "no config.json" in printed
     assert "Next:" in printed
+    assert "internvl: 6 720p frames at max_tiles 4: 4,608 image tokens of 8,192" in printed
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_doctor_says_when_deepspeed_is_missing(there, capsys, monkeypatch):
+    monkeypatch.setattr("emolib.cli.doctor._deepspeed", lambda: there)
+    main(["doctor", "paper"])
+    printed = capsys.readouterr().out
+    assert ("pip install deepspeed" in printed) != there
 
 
 def test_tables_align_chinese_and_cut_long_text():

@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
+import shutil
 import socket
-import subprocess
-import sys
 import threading
-import time
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -20,13 +17,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
 from emolib.engines import Engine, Request, answer_all, open_engine
+from emolib.engines.fingerprint import fingerprint
 from emolib.engines.server import ServerEngine
-from emolib.engines.swift_setup import environment
+from emolib.engines.serving import serve
 from emolib.engines.tiny import tiny_folder
 from emolib.errors import EngineError, MissingModelError
 from emolib.params import Decoding, ModelParams
@@ -447,61 +444,20 @@ def test_closed_engine_says_so(connect: Callable[..., ServerEngine]) -> None:
 
 
 @pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ModelParams, Path]]:
     """``swift deploy`` with a tiny checkpoint on a free port of this machine."""
     cache = tmp_path_factory.mktemp("deploy")
-    folder = tiny_folder("internvl", cache)
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = {
-        "model": folder,
-        "served_model_name": "tiny",
-        "host": "127.0.0.1",
-        "port": port,
-        "infer_backend": "transformers",
-        "torch_dtype": "float32",
-        "use_hf": "true",
-        "result_path": cache / "result.jsonl",
-        "max_new_tokens": 8,
-    }
-    command = [sys.executable, "-m", "swift.cli.deploy"]
-    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    url = f"http://127.0.0.1:{port}/v1"
-    log = cache / "log.txt"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=cache,
-            env=os.environ | environment() | {"CUDA_VISIBLE_DEVICES": ""},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            deadline = time.monotonic() + 180
-            while not _answers(url):
-                assert process.poll() is None, log.read_text()[-3000:]
-                assert time.monotonic() < deadline, log.read_text()[-3000:]
-                time.sleep(0.2)
-            yield url, folder
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+    params = ModelParams(
+        model="tiny:internvl", device="cpu", decoding=Decoding(max_new_tokens=8), max_length=600
+    )
+    with serve(params, cache / "log.txt", name="tiny", cache=cache) as served:
+        yield served, tiny_folder("internvl", cache)
+    with pytest.raises(EngineError, match="nothing answers"):
+        open_engine(served, name="gone")
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/models", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def test_real_server_gives_the_local_engines_answers(deployed: tuple[str, Path]) -> None:
-    url, folder = deployed
+def test_real_server_gives_the_local_engines_answers(deployed: tuple[ModelParams, Path]) -> None:
+    params, folder = deployed
     rng = np.random.default_rng(0)
     requests = [
         Request(
@@ -511,15 +467,37 @@ def test_real_server_gives_the_local_engines_answers(deployed: tuple[str, Path])
         )
         for n in (0, 1, 6)
     ]
-    decoding = Decoding(max_new_tokens=8)
-    params = ModelParams(engine="server", model="tiny", base_url=url, decoding=decoding)
     with open_engine(params, name="served") as engine:
+        assert engine.identity["served"] == {"owned_by": fingerprint(folder)}
         served = answer_all(engine, requests)
     # the client blunts the mark, so the engine of this process gets the blunted words
     same = [Request(r.id, r.prompt.replace("<", "‹"), r.images) for r in requests]
-    params = ModelParams(model=str(folder), decoding=decoding, device="cpu")
-    with open_engine(params, name="local") as engine:
+    here = ModelParams(model=str(folder), decoding=params.decoding, device="cpu")
+    with open_engine(here, name="local") as engine:
         local = answer_all(engine, same)
     assert [r.error for r in served] == [None] * 3
     assert [r.text for r in served] == [r.text for r in local]
     assert [r.prompt_tokens for r in served] == [r.prompt_tokens for r in local]
+
+
+def test_served_model_refuses_what_is_too_long_and_keeps_no_questions(
+    deployed: tuple[ModelParams, Path],
+) -> None:
+    params, folder = deployed
+    with open_engine(params, name="served") as engine:
+        [reply] = answer_all(engine, [Request("long", "word " * 900)])
+    assert "max_length" in (reply.error or "")
+    assert not list(folder.parent.rglob("*result*"))
+
+
+def test_server_that_cannot_start_shows_its_log(tmp_path: Path) -> None:
+    folder = tiny_folder("internvl", tmp_path / "models")
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    log = tmp_path / "log.txt"
+    with (
+        pytest.raises(EngineError, match=r"server ended \(exit code 1\)(.|\n)*log.txt ends:"),
+        serve(ModelParams(model=str(broken), device="cpu"), log),
+    ):
+        pytest.fail("it serves")

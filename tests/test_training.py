@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -16,11 +17,20 @@ import pytest
 
 from emolib.engines import Request, answer_all, open_engine
 from emolib.engines.fingerprint import fingerprint
+from emolib.engines.swift_setup import ModelFolder
 from emolib.engines.tiny import tiny_folder
-from emolib.errors import DataError, EngineError, ParamsError, TrainingError
+from emolib.errors import (
+    DataError,
+    EngineError,
+    MissingDependencyError,
+    ParamsError,
+    TrainingError,
+)
 from emolib.params import Decoding, ModelParams, loading
 from emolib.params.training import LoraParams
-from emolib.training import TrainResult, check_rows, merge_lora, train_lora
+from emolib.training import TrainResult, check_rows, join, merge_lora, train_lora
+from emolib.training.process import build_command
+from emolib.training.worker import launcher, padded
 
 MODEL = ModelParams(model="tiny:internvl", device="cpu", decoding=Decoding(max_new_tokens=8))
 LORA = LoraParams(
@@ -214,6 +224,104 @@ def test_adapter_changes_the_answers_and_merging_keeps_them(home: Path, trained:
         merge_lora(MODEL, result.adapter, merged, cache=home / "models")
     with pytest.raises(EngineError, match="adapter_config"):
         merge_lora(MODEL, merged, home / "no", cache=home / "models")
+
+
+def test_two_processes_train_as_one(tmp_path: Path, home: Path) -> None:
+    """Same rows a step, gradients averaged over both: the curves differ by rounding alone.
+
+    Answers differ in length, so a mean of the processes' means would differ from the mean over
+    tokens; two epochs, so that the order of the second is compared, too. float32 sums in another
+    order: some 1e-6 of a loss of 6.
+    """
+    _rows(tmp_path, 8)
+    lora = LORA.model_copy(update={"dropout": 0.0, "steps": 4, "save_steps": 4, "accumulate": 1})
+    curves = []
+    for changes in ({"accumulate": 2}, {"processes": 2}):
+        result = train_lora(
+            MODEL,
+            lora.model_copy(update=changes),
+            tmp_path / "train.jsonl",
+            tmp_path / "-".join(changes),
+            cache=home / "models",
+        )
+        curves.append(result)
+    one, two = (np.array([(e["loss"], e["grad_norm"]) for e in c.history]) for c in curves)
+    assert one.shape == (4, 2)
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    assert one[3, 0] < 0.8 * one[0, 0]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 8, 9])
+@pytest.mark.parametrize("world", [1, 2, 8])
+def test_no_row_is_left_out_of_several_processes(rows: int, world: int) -> None:
+    made = padded(list(range(rows)), world)
+    got = [made[i] for i in range(len(made))]
+    assert got[:rows] == list(range(rows))
+    assert len(got) == -(-rows // world) * world
+
+
+def _command(lora: LoraParams, out: Path) -> list[str]:
+    found = ModelFolder(Path("/weights/model"), "internvl_chat_native", "bfloat16")
+    return build_command(MODEL, lora, found, 9, Path("/rows.jsonl"), None, out, None)
+
+
+def test_eight_gpus_with_deepspeed_is_one_command(tmp_path: Path) -> None:
+    command = _command(LoraParams(processes=8, deepspeed="zero3"), tmp_path)
+    words = " ".join(command)
+    assert "-m emolib.training.worker" in words
+    assert "--processes 8" in words
+    assert "--deepspeed zero3" in words
+    assert "--nodes" not in words
+    ours = argparse.Namespace(processes=8, nodes=1, master="", run_id="")
+    assert launcher(ours) == [
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "8",
+        "--standalone",
+    ]
+
+
+def test_deepspeed_that_is_not_installed_is_named(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match="pip install deepspeed"):
+        train_lora(MODEL, LoraParams(deepspeed="zero3"), home / "train.jsonl", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_machines_get_the_same_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora = LoraParams(nodes=2, processes=8, master_addr="node-1", master_port=4000)
+    command = _command(lora, tmp_path)
+    environ = {"HF_HUB_OFFLINE": "1", "HF_TOKEN": "secret", "CUDA_VISIBLE_DEVICES": "3"}
+    calls: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr("os.execve", lambda path, words, env: calls.append((words, env)))
+    monkeypatch.setattr("sys.argv", ["join", str(tmp_path), "--patience", "0"])
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with join.announced(command, environ, lora, tmp_path):
+        assert "secret" not in (tmp_path / "join.json").read_text()
+        join.main()
+    [(words, env)] = calls
+    assert words[1:3] == ["-m", "emolib.training.worker"]
+    assert words[3:] == command[command.index("--processes") :], "but for the parent"
+    assert env["HF_HUB_OFFLINE"] == "1"
+    assert env.get("CUDA_VISIBLE_DEVICES") != "3"
+    with pytest.raises(SystemExit, match="no training began"):
+        join.main()
+    at = command.index("--run_id")
+    ours = argparse.Namespace(processes=8, nodes=2, master="node-1:4000", run_id=command[at + 1])
+    assert launcher(ours)[2:] == [
+        *("--nproc_per_node", "8", "--nnodes", "2", "--rdzv_backend", "c10d"),
+        *("--rdzv_endpoint", "node-1:4000", "--rdzv_id", command[at + 1]),
+    ]
+
+
+def test_several_machines_need_the_first_ones_name() -> None:
+    with pytest.raises(ParamsError, match="master_addr: with nodes > 1"):
+        loading.merge(LoraParams, [loading.Source("file", {"nodes": 2})])
 
 
 def test_row_that_is_too_long_stops_the_training(home: Path) -> None:

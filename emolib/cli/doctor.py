@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import shutil
@@ -17,7 +18,7 @@ from emolib import pipeline
 from emolib.errors import EmolibError
 from emolib.params import profiles
 from emolib.params.loading import project_root
-from emolib.params.stages import StageParams
+from emolib.params.stages import InternVLLora, StageParams
 from emolib.report import format_table
 
 _EXTRAS = {
@@ -60,6 +61,8 @@ def _examine(root: Path, args: argparse.Namespace) -> int:
     print(format_table(["notebook", "parameters"], _stages(root, args.profile, todo), widest=100))
     print()
     print(format_table(["model", "where", "state"], _models(root, base, todo), widest=70))
+    for line in _budgets(root, base, todo):
+        print(line)
     print(f"\nData: {_data(root, base, todo)}")
     print("\nNext:")
     for step in todo or [f"emolib run {args.profile}"]:
@@ -103,12 +106,19 @@ def _stages(root: Path, profile: str, todo: list[str]) -> list[list[str]]:
             rows.append([stage.name, absent])
             continue
         try:
-            profiles.resolve(root, profile, stage.name, dict.fromkeys(stage.feeds, "."))
+            params = profiles.resolve(root, profile, stage.name, dict.fromkeys(stage.feeds, "."))
             rows.append([stage.name, "ok"])
+            if isinstance(params, InternVLLora) and params.lora.deepspeed and not _deepspeed():
+                rows[-1][1] = f"lora.deepspeed = {params.lora.deepspeed}: DeepSpeed is missing"
+                todo.append("pip install deepspeed")
         except EmolibError as error:
             rows.append([stage.name, str(error)])
             todo.append(f"mend params/{profile}/{stage.name}.yaml")
     return rows
+
+
+def _deepspeed() -> bool:
+    return importlib.util.find_spec("deepspeed") is not None
 
 
 def _models(root: Path, base: StageParams, todo: list[str]) -> list[list[str]]:
@@ -129,7 +139,40 @@ def _models(root: Path, base: StageParams, todo: list[str]) -> list[list[str]]:
         if state.startswith("no "):
             todo.append(f"model {name}: {state} ({where})")
         rows.append([name, where, state])
+    if base.asr.model:
+        rows.append(["asr", base.asr.model, _ears(base, todo)])
     return rows
+
+
+def _budgets(root: Path, base: StageParams, todo: list[str]) -> list[str]:
+    """What six frames cost each model that is counted."""
+    from emolib import budget
+
+    lines = []
+    for name, model in base.models.items():
+        if model.engine == "server" or model.model.startswith("tiny:"):
+            continue
+        folder = root / Path(model.model).expanduser()
+        here = (folder / "config.json").is_file()
+        try:
+            if said := budget.describe(model, folder if here else None):
+                lines.append(f"Token budget of {name}: {said}")
+        except EmolibError as error:
+            lines.append(f"Token budget of {name}: {error}")
+            todo.append(f"model {name}: lower max_tiles or raise max_length")
+    return lines
+
+
+def _ears(base: StageParams, todo: list[str]) -> str:
+    """Whether the speech model is there; it is not loaded."""
+    from emolib.media.asr import open_recognizer
+
+    try:
+        open_recognizer(base.asr)
+    except EmolibError as error:
+        todo.append(f"asr: {error}")
+        return "not usable"
+    return "ok"
 
 
 def _data(root: Path, base: StageParams, todo: list[str]) -> str:

@@ -67,6 +67,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, write the file, print the table; 1 when a clip has an error row."""
+    from emolib import budget
     from emolib.datasets.folder import clips_from_paths
     from emolib.engines import open_engine
     from emolib.files import write_jsonl
@@ -93,10 +94,16 @@ def run(args: argparse.Namespace) -> int:
     out = args.out.absolute()
     clips = _with_words(args, base, clips, root)
     rows = []
+    face = FaceParams() if args.face else None
     for name in systems:
+        with contextlib.chdir(root):  # where a profile's paths begin
+            room = budget.fit(
+                base.models[name], clips, frames=args.frames, face=face, cache=outputs / "models"
+            )
+        print(f"{name}: {room.note}")
         with (
-            contextlib.chdir(root),  # where a profile's paths begin
-            open_engine(base.models[name], name=name, cache=outputs / "models") as engine,
+            contextlib.chdir(root),
+            open_engine(room.model, name=name, cache=outputs / "models") as engine,
             Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger,
         ):
             rows += predict(
@@ -107,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 frames=args.frames,
                 seed=base.seed,
                 view="face" if args.face else "whole",
-                face=FaceParams() if args.face else None,
+                face=face,
             )
     write_jsonl(out, (row.to_json() for row in rows))
     print(

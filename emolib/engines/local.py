@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import time
 import warnings
@@ -17,7 +16,13 @@ from emolib.engines.encode import media_fault, wav_bytes
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.guard import guard, keys_in
 from emolib.engines.sampling import Sampler, request_seed
-from emolib.engines.swift_setup import ModelFolder, find_model, load_model, one_line
+from emolib.engines.swift_setup import (
+    ModelFolder,
+    find_model,
+    free_memory,
+    load_model,
+    one_line,
+)
 from emolib.errors import EngineError, MissingModelError
 from emolib.params.schemas import Decoding, ModelParams
 
@@ -90,11 +95,7 @@ class LocalEngine(EngineBase):
         if self._engine is None:
             return
         self._engine = None
-        gc.collect()
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
     def _answer(self, batch: list[Request]) -> list[Reply]:
         start = time.perf_counter()
@@ -226,7 +227,7 @@ def _load(params: ModelParams, found: ModelFolder, dtype: str, loras: list[Path]
     template = get_template(
         processor,
         max_length=params.max_length or None,
-        template_type=params.template or None,
+        template_type=found.template or None,
         truncation_strategy="raise",
     )
     engine = TransformersEngine(

@@ -6,6 +6,7 @@ the same way.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import logging
@@ -30,6 +31,8 @@ _MODEL_TYPES = {
     "Qwen3_5ForConditionalGeneration": "qwen3_5",
     "Qwen2AudioForConditionalGeneration": "qwen2_audio",
 }
+# Architectures that ms-swift knows several templates for; the one their own authors use.
+_TEMPLATES = {"Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl"}
 _CONFIGS = (
     "config.json",
     "tokenizer_config.json",
@@ -47,11 +50,13 @@ class ModelFolder:
         path: Folder with config and weights.
         model_type: ms-swift's model type, or "" to let ms-swift find it.
         dtype: Stored weight type as torch names it, e.g. "bfloat16".
+        template: ms-swift's template, or "" to let ms-swift find it.
     """
 
     path: Path
     model_type: str
     dtype: str
+    template: str = ""
 
 
 def environment(*, allow_download: bool = False) -> dict[str, str]:
@@ -129,11 +134,13 @@ def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:
     if not params.trust_remote_code:
         _refuse_code(path)
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    model_type = params.model_type
-    if not model_type:
-        architecture = (config.get("architectures") or [""])[0]
-        model_type = _MODEL_TYPES.get(architecture, "")
-    return ModelFolder(path, model_type, _stored_dtype(config))
+    architecture = (config.get("architectures") or [""])[0]
+    model_type = params.model_type or _MODEL_TYPES.get(architecture, "")
+    template = params.template or _TEMPLATES.get(architecture, "")
+    # MiMo-VL has Qwen2.5-VL's architecture; ms-swift knows its folders by their names.
+    if not params.template and ("mimo" in path.name.lower() or (path / "args.json").is_file()):
+        template = ""
+    return ModelFolder(path, model_type, _stored_dtype(config), template)
 
 
 def _from_hub(params: ModelParams) -> Path:
@@ -199,7 +206,7 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
             model, processor = get_model_processor(
                 str(found.path),
                 torch_dtype=getattr(torch, dtype),
-                model_type=params.model_type or found.model_type or None,
+                model_type=found.model_type or None,
                 attn_impl=params.attention or None,
                 device_map=None if params.device == "auto" else params.device,
                 use_hf=True,
@@ -245,3 +252,30 @@ def prepare_processor(processor: Any, max_tiles: int = 0) -> Any:
         images.max_patches = max_tiles
         images.min_patches = min(images.min_patches, max_tiles)
     return processor
+
+
+def prepare_every_processor(max_tiles: int = 0) -> None:
+    """Let ms-swift's own commands, run in this process, read models as the engines do.
+
+    Registers our model types and puts :func:`prepare_processor` behind every processor loaded.
+    """
+    from swift.model.register import ModelLoader
+
+    from emolib.models.internvl import swift_plugin
+
+    swift_plugin.register()
+    load = ModelLoader.get_processor
+
+    def get_processor(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return prepare_processor(load(self, *args, **kwargs), max_tiles)
+
+    ModelLoader.get_processor = get_processor
+
+
+def free_memory() -> None:
+    """Give memory of models that nobody holds any more back to the devices."""
+    gc.collect()
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -7,6 +7,7 @@ doubts are dropped, and so are phrases known to be invented.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ WINDOW_S = 0.03
 # and a whole decoder window each.
 PAUSE_S = 2.0
 EDGE_S = 0.25
+# Samples a frame of openai-whisper's spectrogram.
+FRAME = 160
 # Log probability given to words the model could not weigh.
 UNSURE = -100.0
 _FIELDS = ("start", "end", "text", "no_speech_prob", "avg_logprob", "compression_ratio")
@@ -149,6 +152,9 @@ class Whisper(Recognizer):
         """Transcribe the spans; the same sound gives the same words (sampling is seeded)."""
         import torch
 
+        edges = _in_frames(spans, sound.size)
+        if not edges:  # openai-whisper takes no edges for the whole
+            return [], self.params.language
         whisper = _whisper()
         self._model = self._model or _load(self.path, _device(self.params.device))
         params, device = self.params, self._model.device
@@ -167,7 +173,7 @@ class Whisper(Recognizer):
                 no_speech_threshold=params.no_speech_prob,
                 logprob_threshold=params.min_logprob,
                 compression_ratio_threshold=params.max_compression,
-                clip_timestamps=[second for span in spans for second in span],
+                clip_timestamps=edges,
                 fp16=device.type == "cuda",
             )
         segments = [_segment(**{name: row[name] for name in _FIELDS}) for row in result["segments"]]
@@ -197,6 +203,9 @@ class FasterWhisper(Recognizer):
     def hear(self, sound: np.ndarray, spans: Sequence[Span]) -> tuple[list[Segment], str]:
         """Transcribe the spans of sound."""
         params = self.params
+        edges = _in_frames(spans, sound.size)
+        if not edges:
+            return [], params.language
         if self._model is None:
             try:
                 from faster_whisper import WhisperModel
@@ -222,10 +231,27 @@ class FasterWhisper(Recognizer):
             no_speech_threshold=params.no_speech_prob,
             log_prob_threshold=params.min_logprob,
             compression_ratio_threshold=params.max_compression,
-            clip_timestamps=[second for span in spans for second in span],
+            clip_timestamps=edges,
         )
         segments = [_segment(**{name: getattr(one, name) for name in _FIELDS}) for one in found]
         return segments, str(info.language)
+
+
+def _in_frames(spans: Sequence[Span], samples: int) -> list[float]:
+    """Give start, end, start, end, ... on openai-whisper's 10 ms frames, none beyond the last.
+
+    It rounds what it is given, and asked for a frame that does not exist it never returns.
+    """
+    last = samples // FRAME
+    per_second = RATE / FRAME
+    edges: list[float] = []
+    before = 0
+    for start, end in spans:
+        first, stop = int(start * per_second), min(last, math.ceil(end * per_second))
+        if (first := max(first, before)) < stop:
+            edges += [first / per_second, stop / per_second]
+            before = stop
+    return edges
 
 
 def _segment(

@@ -9,9 +9,10 @@ import yaml
 from pydantic import Field, model_validator
 
 from emolib.params.affectgpt import Perspective, SftParams
+from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
 from emolib.params.media import AsrParams, FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
-from emolib.params.training import LoraParams
+from emolib.params.training import GateParams, LoraParams
 
 Grouping = Literal["exact", "cached", "lexicon", "ew2025", "ew2026"]
 
@@ -134,6 +135,7 @@ class InternVLLora(StageParams):
         model: Name under ``models``.
         frames: Frames of each test clip, one at random from each of as many equal parts.
         lora: Training recipe.
+        gate: Parity gate before the fine-tuned model is scored.
         grouping: How synonyms are grouped for the score.
         groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
     """
@@ -147,6 +149,7 @@ class InternVLLora(StageParams):
     model: str
     frames: int = Field(default=6, ge=1)
     lora: LoraParams = LoraParams()
+    gate: GateParams = GateParams()
     grouping: Grouping = "lexicon"
     groups: str = ""
 
@@ -228,6 +231,33 @@ class FaceAblation(StageParams):
     groups: str = ""
 
 
+class DiscriminativeModel(StageParams):
+    """Notebook 06: six classes from features, out-of-fold and as published (system S9).
+
+    Attributes:
+        classes: CSV with ``name, discrete`` (MER2024's ``label-disdim.csv``); "" reduces the
+            clips' open-vocabulary labels to classes.
+        features: Extractors.
+        classifier: The model.
+        baseline: Also train the linear model under the same protocol.
+        protocol: Folds and repeats.
+        as_published: Also reproduce the contaminated variant, whose models have seen the clips.
+        resamples: Bootstrap resamples behind every interval.
+    """
+
+    classes: str = ""
+    features: tuple[FeatureParams, ...] = Field(min_length=1)
+    classifier: ClassifierParams = ClassifierParams()
+    baseline: bool = True
+    protocol: ProtocolParams = ProtocolParams()
+    as_published: bool = True
+    resamples: int = Field(default=10_000, ge=100)
+
+    def input_paths(self) -> dict[str, Path]:
+        """The file of classes counts as an input: its content is part of the run's key."""
+        return {"classes": Path(self.classes)} if self.classes else {}
+
+
 class FusionAnalysis(StageParams):
     """Notebook 07: co-judgment and the paper's tables (paper section 2.3).
 
@@ -235,15 +265,17 @@ class FusionAnalysis(StageParams):
         split: Only clips of this split; "" = all.
         lora_run: Run folder of notebook 03 (zero-shot and fine-tuned predictions).
         face_run: Run folder of notebook 05 (face-crop predictions).
+        discriminative_run: Run folder of notebook 06 (six-class predictions).
         grouping: How synonyms are grouped for the score.
         groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
         resamples: Bootstrap resamples behind every interval.
     """
 
-    INPUTS: ClassVar[tuple[str, ...]] = ("lora_run", "face_run")
+    INPUTS: ClassVar[tuple[str, ...]] = ("lora_run", "face_run", "discriminative_run")
 
     lora_run: str
     face_run: str
+    discriminative_run: str
     split: str = ""
     grouping: Grouping = "lexicon"
     groups: str = ""
@@ -257,5 +289,6 @@ SCHEMAS: dict[str, type[StageParams]] = {
     "03_internvl_lora": InternVLLora,
     "04_affectgpt_sft": AffectGPTSft,
     "05_face_crop_ablation": FaceAblation,
+    "06_discriminative_model": DiscriminativeModel,
     "07_fusion_analysis": FusionAnalysis,
 }

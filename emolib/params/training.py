@@ -39,7 +39,13 @@ class LoraParams(Schema):
         encode_first: Encode every row once before training, so that a row that does not fit
             is known at once; costs one pass over all images. Otherwise it stops the
             training where it is met.
-        processes: Processes of this machine, one a GPU; more than one run under torchrun.
+        processes: Processes of every machine, one a GPU; more than one run under torchrun. A
+            step then sees ``batch_size * accumulate * processes * nodes`` rows.
+        nodes: Machines that train together. They share one file system with the same paths;
+            on each but the first ``python -m emolib.training.join`` must run.
+        master_addr: Name or address of the first machine, as the others reach it; only read
+            when ``nodes`` > 1.
+        master_port: A free port of it.
         deepspeed: "" or "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload".
     """
 
@@ -64,6 +70,9 @@ class LoraParams(Schema):
     gradient_checkpointing: bool = True
     encode_first: bool = True
     processes: int = Field(default=1, ge=1)
+    nodes: int = Field(default=1, ge=1)
+    master_addr: str = ""
+    master_port: int = Field(default=29500, ge=1, le=65535)
     deepspeed: Literal["", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"] = ""
 
     @model_validator(mode="after")
@@ -72,3 +81,28 @@ class LoraParams(Schema):
             if not re.fullmatch(r"[A-Za-z_][\w.-]*", name):
                 raise ValueError(f"target_modules holds {name!r}, which is no module name")
         return self
+
+    @model_validator(mode="after")
+    def _first_node(self) -> Self:
+        if self.nodes > 1 and not re.fullmatch(r"[\w.:\[\]-]+", self.master_addr):
+            raise ValueError("master_addr: with nodes > 1 it must name the first machine")
+        return self
+
+
+class GateParams(Schema):
+    """The parity gate before a fine-tuned model is scored, see :mod:`emolib.parity`.
+
+    Attributes:
+        samples: Test clips whose answers are compared; 0 = no gate.
+        served: Also serve the merged model (``swift deploy`` on the loopback interface) and
+            compare what it answers.
+        tokens: So many first tokens of every answer must agree; 0 = whole answers. In float32
+            they do. In bfloat16 merging rounds every weight, and a greedy answer may part from
+            the other where two words are about equally likely.
+        strict: Stop when the gate fails; false = record it and go on.
+    """
+
+    samples: int = Field(default=4, ge=0)
+    served: bool = True
+    tokens: int = Field(default=0, ge=0)
+    strict: bool = True

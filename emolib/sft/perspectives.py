@@ -12,7 +12,6 @@ import numpy as np
 from emolib.datasets.clip import Clip
 from emolib.engines.base import Engine, Request
 from emolib.errors import DataError, MediaError
-from emolib.extraction import from_text
 from emolib.hashing import is_unchanged, key_of, sha_file
 from emolib.inference import Task, ask
 from emolib.ledger import Ledger
@@ -23,6 +22,7 @@ from emolib.params.affectgpt import Perspective
 from emolib.params.schemas import ModelParams
 from emolib.predict import Prediction
 from emolib.sft.train import Trained
+from emolib.summaries import from_text
 
 
 def describe(

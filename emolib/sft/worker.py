@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from emolib.processes import die_with_parent
 from emolib.sft.train import BRANCHES, TRAINABLE
 from emolib.training.process import COMPLETE
-from emolib.training.worker import die_with_parent
 
 
 def main() -> None:

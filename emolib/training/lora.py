@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import json
 import math
 import shutil
@@ -17,12 +18,14 @@ from emolib.engines.fingerprint import fingerprint
 from emolib.engines.swift_setup import (
     ModelFolder,
     find_model,
+    free_memory,
     load_model,
     one_line,
 )
-from emolib.errors import EngineError, TrainingError
+from emolib.errors import EngineError, MissingDependencyError, TrainingError
 from emolib.params.schemas import ModelParams
 from emolib.params.training import LoraParams
+from emolib.training.join import announced
 from emolib.training.process import (
     COMPLETE,
     Progress,
@@ -30,7 +33,7 @@ from emolib.training.process import (
     build_environment,
     run_worker,
 )
-from emolib.training.rows import check_rows
+from emolib.training.rows import check_budget, check_rows
 
 _RESULT = "result.json"
 _REQUEST = "request.json"
@@ -89,18 +92,26 @@ def train_lora(
         progress: Called as ``progress(step, steps, entry)`` for every new history entry.
 
     Raises:
-        DataError: a row of the data set is not as described; names file and line.
+        DataError: a row of the data set is not as described, or longer than ``max_length``
+            (known beforehand for converted InternVL folders); names file and line.
         TrainingError: training failed (with the end of its log), or ``out`` holds a
             training with other settings.
         MissingModelError: the model is not on this machine.
+        MissingDependencyError: DeepSpeed is asked for and not installed.
     """
     begin = time.perf_counter()
+    if lora.deepspeed and importlib.util.find_spec("deepspeed") is None:
+        raise MissingDependencyError(
+            f"lora.deepspeed = {lora.deepspeed!r} needs DeepSpeed: pip install deepspeed"
+        )
     dataset, out = Path(dataset).resolve(), Path(out).resolve()
     rows = check_rows(dataset)
     if val is not None:
         val = Path(val).resolve()
         check_rows(val)
     found = find_model(model, cache)
+    for file in (dataset, val) if val else (dataset,):
+        check_budget(found.path, file, lora.max_length, model.max_tiles)
     request = _request(model, lora, found, dataset, val)
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:
@@ -128,7 +139,8 @@ def _train(
     resume = _last_checkpoint(out)
     total = lora.steps or _steps(rows, lora)
     command = build_command(model, lora, found, rows, dataset, val, out, resume)
-    run_worker(command, build_environment(model, out), out, total, progress)
+    with announced(command, environ := build_environment(model, out), lora, out):
+        run_worker(command, environ, out, total, progress)
     last = _last_checkpoint(out)
     if last is None or _step_of(last) != total:
         at = 0 if last is None else _step_of(last)
@@ -194,12 +206,15 @@ def merge_lora(model: ModelParams, adapter: Path, out: Path, *, cache: Path | No
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+    finally:
+        del base, merged
+        free_memory()  # the next to be opened may need the whole device
     return out
 
 
 def _steps(rows: int, lora: LoraParams) -> int:
     """Optimiser steps of ``epochs``, counted as the Trainer does."""
-    batches = math.ceil(math.ceil(rows / lora.processes) / lora.batch_size)
+    batches = math.ceil(math.ceil(rows / (lora.processes * lora.nodes)) / lora.batch_size)
     an_epoch = max(math.ceil(batches / lora.accumulate), 1)
     return max(math.ceil(lora.epochs * an_epoch), 1)
 
@@ -212,7 +227,7 @@ def _request(
     return {
         "weights": fingerprint(found.path),
         "model": {name: getattr(model, name) for name in used},
-        "lora": lora.model_dump(mode="json"),
+        "lora": lora.model_dump(mode="json", exclude={"master_addr", "master_port"}),
         "dataset": hashlib.sha256(dataset.read_bytes()).hexdigest()[:16],
         "val": hashlib.sha256(val.read_bytes()).hexdigest()[:16] if val else "",
     }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from emolib import processes
 from emolib.engines.swift_setup import ModelFolder, environment
 from emolib.errors import TrainingError
 from emolib.params.schemas import ModelParams
@@ -37,8 +38,8 @@ def build_command(
     options: dict[str, object] = {
         "model": found.path.resolve(),
         "use_hf": True,
-        "model_type": model.model_type or found.model_type or None,
-        "template": model.template or None,
+        "model_type": found.model_type or None,
+        "template": found.template or None,
         "torch_dtype": dtype,
         "attn_impl": model.attention or None,
         "tuner_type": "lora",
@@ -87,6 +88,9 @@ def build_command(
     }
     command = [sys.executable, "-m", "emolib.training.worker", "--parent", str(os.getpid())]
     command += ["--processes", str(lora.processes), "--max_tiles", str(model.max_tiles)]
+    if lora.nodes > 1:
+        command += ["--nodes", str(lora.nodes), "--run_id", uuid.uuid4().hex]
+        command += ["--master", f"{lora.master_addr}:{lora.master_port}"]
     command += ["--rows", str(rows)]
     for name, value in options.items():
         if value is None:
@@ -143,7 +147,7 @@ def run_worker(
                 if code is not None:
                     break
         finally:
-            _end(worker)
+            processes.end(worker)
     if code != 0:
         lines = (out / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()
         tail = "\n".join([f"{out / 'train.log'} ends:", *lines[-_TAIL:]])
@@ -169,18 +173,3 @@ def _report(
             step = int(str(entry["global_step/max_steps"]).split("/")[0])
             progress(step, total, {k: v for k, v in entry.items() if isinstance(v, int | float)})
     return seen + len(text)
-
-
-def _end(worker: subprocess.Popen[bytes]) -> None:
-    """End the worker's whole process group if it still runs."""
-    if worker.poll() is not None:
-        return
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(worker.pid, sign)
-            worker.wait(10)
-            return
-        except subprocess.TimeoutExpired:
-            continue
-        except ProcessLookupError:
-            return

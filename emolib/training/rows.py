@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from emolib.errors import DataError
+from emolib.models.internvl.budget import TokenBudgetError
+from emolib.models.internvl.preflight import open_counter
 
 
 def check_rows(dataset: Path) -> int:
@@ -27,6 +29,28 @@ def check_rows(dataset: Path) -> int:
     if not count:
         raise DataError(f"{dataset}: no rows")
     return count
+
+
+def check_budget(folder: Path, dataset: Path, max_length: int, max_tiles: int = 0) -> None:
+    """Check that every row of a training file fits; nothing to do for models not counted.
+
+    Args:
+        folder: The model's.
+        dataset: The rows.
+        max_length: Most tokens of a row.
+        max_tiles: Most tiles of an image; 0 = the model's own.
+
+    Raises:
+        TokenBudgetError: names file, line, and the ``max_tiles`` that would fit.
+    """
+    counter = open_counter(folder)
+    if counter is None or not counter.exact:
+        return
+    for sample in counter.samples(dataset):
+        try:
+            counter.tiling.check(sample.sizes, sample.other, max_length, max_tiles)
+        except TokenBudgetError as error:
+            raise TokenBudgetError(f"{dataset}, {sample.name}: {error} (max_tiles)") from None
 
 
 def _row_fault(line: str) -> str:

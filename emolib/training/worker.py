@@ -8,25 +8,13 @@ not begin when ms-swift left rows out.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from emolib.processes import die_with_parent
 from emolib.training.process import COMPLETE
-
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask Linux to kill this process when ``parent`` ends, however it ends."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the line above
-        os._exit(1)
 
 
 def main() -> None:
@@ -34,37 +22,58 @@ def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--parent", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--master", default="", help="HOST:PORT of the first node")
+    parser.add_argument("--run_id", default="", help="the same on all nodes of one start")
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--max_tiles", type=int, default=0)
     ours, rest = parser.parse_known_args()
     die_with_parent(ours.parent or os.getppid())
-    if ours.processes > 1:
+    if ours.processes * ours.nodes > 1:
         # The launcher takes this process's place and so keeps the signal; its workers get
         # their own when they come through here.
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-        own = ["--rows", str(ours.rows), "--max_tiles", str(ours.max_tiles)]
-        again = ["-m", __spec__.name, *own, *rest]
-        command = [sys.executable, *launch, str(ours.processes), *again]
+        command = [sys.executable, *launcher(ours), "-m", __spec__.name]
+        command += ["--rows", str(ours.rows), "--max_tiles", str(ours.max_tiles), *rest]
         os.execv(sys.executable, command)
     train(rest, ours.rows, ours.max_tiles)
 
 
+def launcher(ours: argparse.Namespace) -> list[str]:
+    """Write torchrun's part of the command line."""
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", str(ours.processes)]
+    if ours.nodes == 1:
+        return [*command, "--standalone"]
+    # The id keeps a node that still has the last start's settings out of this one.
+    command += ["--nnodes", str(ours.nodes), "--rdzv_backend", "c10d"]
+    return [*command, "--rdzv_endpoint", ours.master, "--rdzv_id", ours.run_id]
+
+
+def padded(dataset: Any, world: int) -> Any:
+    """Make the rows a multiple of ``world``: ms-swift would leave the last ones out.
+
+    The first rows are then seen twice an epoch.
+    """
+    from torch.utils.data import Subset
+
+    if not (left := len(dataset) % world):
+        return dataset
+    rows = range(len(dataset))
+    return Subset(dataset, [*rows, *(i % len(rows) for i in range(world - left))])
+
+
 def train(arguments: list[str], rows: int, max_tiles: int) -> None:
     """Run ``swift sft`` in this process on exactly ``rows`` rows."""
-    from swift.model.register import ModelLoader
+    import torch
     from swift.pipelines import SwiftSft
     from transformers import TrainerCallback
 
-    from emolib.engines.swift_setup import prepare_processor
-    from emolib.models.internvl import swift_plugin
+    from emolib.engines.swift_setup import prepare_every_processor
 
-    swift_plugin.register()
-    load = ModelLoader.get_processor
-
-    def get_processor(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return prepare_processor(load(self, *args, **kwargs), max_tiles)
-
-    ModelLoader.get_processor = get_processor
+    prepare_every_processor(max_tiles)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not torch.cuda.is_available():
+        # Without these the processes would train side by side, each for itself.
+        arguments = [*arguments, "--use_cpu", "true", "--ddp_backend", "gloo"]
 
     class MarkComplete(TrainerCallback):
         """``on_save`` comes after model, optimiser, random states and trainer state."""
@@ -88,6 +97,10 @@ def train(arguments: list[str], rows: int, max_tiles: int) -> None:
                     f"they are longer than max_length = {trainer.template.max_length}; raise "
                     "it, lower max_tiles, or shorten the rows"
                 )
+            together = trainer.accelerator.num_processes
+            if together != world:
+                raise SystemExit(f"{together} of {world} processes train together")
+            trainer.train_dataset = padded(trainer.train_dataset, world)
             return super().train(trainer)
 
     Sft(arguments).main()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from emolib.errors import DataError
 from emolib.files import read_json, read_jsonl
@@ -38,12 +38,81 @@ def preflight_rows(folder: Path, rows: Path, max_length: int) -> tuple[int, list
     return preflight(counter.samples(rows), counter.tiling, max_length)
 
 
+class PromptCounter(Protocol):
+    """Counts for one model folder.
+
+    Attributes:
+        tiling: The model's tiling.
+        exact: Whole conversations and training files are counted, not only first questions.
+    """
+
+    tiling: Tiling
+    exact: bool
+
+    def other(self, messages: Sequence[dict[str, str]], images: int) -> int:
+        """Tokens of a conversation that are not ``<IMG_CONTEXT>``."""
+        ...
+
+    def samples(self, rows: Path) -> Iterator[Sample]:
+        """Yield every row of a training file as a sample."""
+        ...
+
+
+def open_counter(folder: Path) -> PromptCounter | None:
+    """Open the counter of a converted or published ``-hf`` InternVL folder; else None.
+
+    Raises:
+        DataError: the folder's JSON files cannot be read.
+    """
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != "internvl":
+        return None
+    return Counter(folder) if "chat" in config else HfCounter(folder)
+
+
+class HfCounter:
+    """Counts first questions to an ``-hf`` folder, as ms-swift's ``internvl_hf`` asks them."""
+
+    exact = False
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        processor = read_json(folder / "processor_config.json")
+        images = processor.get("image_processor")
+        if images is None:  # published before transformers 5
+            images = read_json(folder / "preprocessor_config.json")
+        self.tiling = Tiling(
+            tokens=processor["image_seq_length"],
+            tile=images["size"]["height"],
+            min_num=images.get("min_patches", 1),
+            max_num=images.get("max_patches", 12),
+            layout="separate",
+        )
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+    def other(self, messages: Sequence[dict[str, str]], images: int) -> int:
+        """Tokens of one question that are not ``<IMG_CONTEXT>``."""
+        [turn] = messages
+        blocks = "<img></img>\n" * images
+        text = f"<|im_start|>user\n{blocks}{turn['content']}<|im_end|>\n<|im_start|>assistant\n"
+        start = len(self._tokenizer.encode("a").ids) - 1  # a mark that opens every text
+        return start + len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def samples(self, rows: Path) -> Iterator[Sample]:
+        """Training rows are not counted."""
+        return iter(())
+
+
 class Counter:
     """Counts conversations for one converted model.
 
     Attributes:
         tiling: The model's tiling.
+        exact: True.
     """
+
+    exact = True
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer

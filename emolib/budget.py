@@ -1,0 +1,189 @@
+"""Token budget of a stage before any weight is read: does every prompt fit, and at how many tiles?
+
+Counted for InternVL models, whose tiles make prompts long (256 tokens each at full size): from
+picture sizes and words alone, exactly. Of other models nothing is said; there a prompt that is
+too long is refused, by name, when its turn comes. Cost: some 10 ms a video (its header and
+frame times), one file header a training image, 1 MB of text a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from emolib import prompts
+from emolib.datasets.clip import Clip
+from emolib.engines.swift_setup import find_model
+from emolib.errors import MediaError
+from emolib.files import read_json
+from emolib.media.video import probe
+from emolib.models.internvl.budget import Sample, Size, Tiling, TokenBudgetError
+from emolib.models.internvl.preflight import PromptCounter, open_counter
+from emolib.params.media import FaceParams
+from emolib.params.schemas import ModelParams
+from emolib.predict import zero_shot_prompt
+
+HD = (1280, 720)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a stage's prompts cost.
+
+    Attributes:
+        model: The model, with a ``max_tiles`` at which everything fits.
+        longest: Tokens of the longest sample; -1 = not counted.
+        limit: Most tokens a sample may have; -1 = not counted.
+        sample: Name of the longest sample.
+        max_tiles: Tiles of an image at most; -1 = not counted.
+        note: One sentence for people.
+    """
+
+    model: ModelParams
+    longest: int
+    limit: int
+    sample: str
+    max_tiles: int
+    note: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values without the model's parameters."""
+        names = ("longest", "limit", "sample", "max_tiles", "note")
+        return {name: getattr(self, name) for name in names}
+
+
+def fit(
+    model: ModelParams,
+    clips: Sequence[Clip],
+    *,
+    frames: int,
+    face: FaceParams | None = None,
+    rows: Path | None = None,
+    max_length: int = 0,
+    cache: Path | None = None,
+) -> Budget:
+    """Count every prompt of :func:`emolib.predict.predict`, and every row of a training file.
+
+    Args:
+        model: The model. A ``max_tiles`` of its own is kept and checked; with 0 the finest
+            tiling is chosen at which everything fits, the same for training and prediction.
+        clips: Clips to be predicted; unreadable ones are left to become error rows.
+        frames: Frames a clip.
+        face: Crops of this size are shown instead of whole frames.
+        rows: Training file; counted for converted folders.
+        max_length: Longest training row.
+        cache: Where tiny checkpoints are kept; None = ``outputs/models``.
+
+    Raises:
+        TokenBudgetError: a sample does not fit; names it and what would.
+        MissingModelError: the model is not on this machine.
+    """
+    if model.engine == "server":
+        return _uncounted(model, "the model is behind a server")
+    folder = find_model(model, cache).path
+    counter = None if model.template else open_counter(folder)
+    if counter is None:
+        return _uncounted(model, "only InternVL models are counted beforehand")
+    limit = model.max_length or context_of(folder)
+    shown = [(s, limit) for s in _prompts(clips, counter, frames, face)]
+    trained = [(s, max_length) for s in counter.samples(rows)] if rows and counter.exact else []
+    if not shown and not trained:
+        return _uncounted(model, "nothing to count")
+    own = counter.tiling.max_num
+    top = model.max_tiles or min(
+        (_alone(s, counter.tiling, most) for s, most in (*shown, *trained)), default=own
+    )
+    for sample, most in chain(shown, trained) if model.max_tiles else ():
+        _check(sample, counter.tiling, most, top)
+
+    def tokens(sample: Sample) -> int:
+        return sample.other + counter.tiling.image_tokens(sample.sizes, top)
+
+    sample, most = max(shown or trained, key=lambda pair: tokens(pair[0]))
+    words = [f"longest prompt {tokens(sample):,} of {most:,} tokens ({sample.name})"]
+    if trained:
+        row = max((s for s, _ in trained), key=tokens)
+        words.append(f"longest training row {tokens(row):,} of {max_length:,} ({row.name})")
+    how = "given" if model.max_tiles else "the model's own" if top == own else "chosen to fit"
+    note = f"Token budget at max_tiles {top} ({how}): {', '.join(words)}."
+    fitted = model if top == own else model.model_copy(update={"max_tiles": top})
+    return Budget(fitted, tokens(sample), most, sample.name, top, note)
+
+
+def _uncounted(model: ModelParams, why: str) -> Budget:
+    note = f"Token budget: not counted ({why}); a prompt that is too long becomes an error row."
+    return Budget(model, -1, -1, "", -1, note)
+
+
+def _prompts(
+    clips: Sequence[Clip], counter: PromptCounter, frames: int, face: FaceParams | None
+) -> Iterator[Sample]:
+    for clip in clips:
+        sizes: list[Size] = [] if face is None else [(face.size, face.size)]
+        if face is None or face.missing == "frame":
+            try:
+                video = probe(clip.video)
+            except (MediaError, OSError):
+                continue
+            sizes.append((video.width, video.height))
+        size = max(sizes, key=lambda one: sum(counter.tiling.tiles([one])))
+        turn = [{"role": "user", "content": zero_shot_prompt(clip)}]
+        yield Sample(clip.name, (size,) * frames, counter.other(turn, frames))
+
+
+def _alone(sample: Sample, tiling: Tiling, limit: int) -> int:
+    try:
+        return tiling.fit(sample.sizes, sample.other, limit)[0]
+    except TokenBudgetError as error:
+        raise TokenBudgetError(f"{sample.name}: {error}") from None
+
+
+def _check(sample: Sample, tiling: Tiling, limit: int, top: int) -> None:
+    try:
+        tiling.check(sample.sizes, sample.other, limit, top)
+    except TokenBudgetError as error:
+        raise TokenBudgetError(f"{sample.name}: {error} (max_tiles; 0 = chosen to fit)") from None
+
+
+def context_of(folder: Path) -> int:
+    """Longest sequence a model was made for, in tokens."""
+    config = read_json(folder / "config.json")
+    return int(config.get("text_config", config)["max_position_embeddings"])
+
+
+def describe(model: ModelParams, folder: Path | None, frames: int = 6) -> str:
+    """Say what ``frames`` 720p frames cost a model, for ``emolib doctor``.
+
+    Args:
+        model: Its parameters.
+        folder: Where it lies; None = not there: V1.5's numbers, and only the images.
+        frames: Frames a clip.
+
+    Returns:
+        One line; "" for a model that is not counted.
+
+    Raises:
+        TokenBudgetError: they do not fit.
+    """
+    sizes: list[Size] = [HD] * frames
+    counter = open_counter(folder) if folder is not None and not model.template else None
+    if counter is None:
+        if folder is not None or not model.max_tiles:
+            return ""
+        tokens = Tiling().image_tokens(sizes, model.max_tiles)
+        of = f" of {model.max_length:,}" if model.max_length else ""
+        return (
+            f"{frames} 720p frames at max_tiles {model.max_tiles}: {tokens:,} image tokens{of} "
+            "(as V1.5 counts; the weights are not here)"
+        )
+    assert folder is not None
+    limit = model.max_length or context_of(folder)
+    turn = [{"role": "user", "content": prompts.ZERO_SHOT.render(text="unknown")}]
+    sample = Sample("720p", tuple(sizes), counter.other(turn, frames))
+    top = model.max_tiles or _alone(sample, counter.tiling, limit)
+    _check(sample, counter.tiling, limit, top)
+    tokens = sample.other + counter.tiling.image_tokens(sizes, top)
+    return f"{frames} 720p frames at max_tiles {top}: {tokens:,} tokens of {limit:,}"

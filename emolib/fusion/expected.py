@@ -1,0 +1,137 @@
+r"""The list of labels with the highest expected score, exactly and fast.
+
+Of one clip we know, for candidate groups i = 1..k, the probability p_i that group i is in the
+gold set, and the distribution of M, the number of gold groups that are no candidate. Let
+X_i be the indicator of group i, all of them and M independent, and N = sum_i X_i + M the
+number of gold groups. A list S of m groups has H = sum_{i in S} X_i hits, so
+
+    precision = H / m,   recall = H / N,   F1 = 2 H / (m + N)
+
+(a hit implies N >= 1, so 0 / 0 counts as 0). Write N = X_i + N_i. By linearity
+
+    E[precision] = sum_{i in S} p_i / m
+    E[recall]    = sum_{i in S} p_i E[1 / (1 + N_i)]
+    E[F1]        = sum_{i in S} 2 p_i E[1 / (1 + m + N_i)].
+
+Because 1 / (1 + c) is the integral of t^c over [0, 1], and independent counts multiply,
+
+    E[1 / (1 + c + N_i)] = integral of t^c G(t) prod_{j != i} (1 - p_j + p_j t) dt,
+
+with G the generating function of M: a polynomial, which Gauss-Legendre quadrature integrates
+exactly (to rounding). The k products that leave one factor out are one product divided by
+each factor, none of which is 0 inside the interval.
+
+**The best list of m groups is the m most probable ones.** Of two groups with p_a > p_b, let R
+be the rest, A = E[1 / (1 + c + R)] and B = E[1 / (2 + c + R)]; their terms of recall or F1 are
+p_a ((1 - p_b) A + p_b B) and p_b ((1 - p_a) A + p_a B), whose difference is A (p_a - p_b) > 0.
+So k lists are compared instead of 2^k. Cost: O(k (k + M_max)); 20 candidates take about
+0.1 ms.
+
+Given that a clip has any gold group (N >= 1), all expectations are divided by the same
+P(N >= 1), which moves no optimum. The data-set F1 of the scoring library is no mean over
+clips; ``precision_weight`` reaches every point of the accuracy-recall trade-off it can want.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+Objective = Literal["avg", "f1"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """The best list and what every candidate does for it.
+
+    Attributes:
+        chosen: Indices of the groups in the list, most probable first.
+        value: Expected score of the list, in [0, 1].
+        gains: float64 [k], for a chosen group the expected score it adds to the others, for
+            any other group what adding it would change. Without a cap the first are >= 0 and
+            the second <= 0.
+    """
+
+    chosen: tuple[int, ...]
+    value: float
+    gains: np.ndarray
+
+
+def expected_terms(
+    p: np.ndarray, missed: np.ndarray, objective: Objective = "avg", precision_weight: float = 0.5
+) -> np.ndarray:
+    """Expected contribution of every candidate to a list of every length.
+
+    Args:
+        p: float64 [k], probability of each candidate group, in [0, 1].
+        missed: float64 [M_max + 1], distribution of the number of further gold groups.
+        objective: "avg": precision_weight * precision + (1 - precision_weight) * recall;
+            "f1": the clip's F1.
+        precision_weight: In [0, 1]; one half gives Avg. Not used by "f1".
+
+    Returns:
+        float64 [k + 1, k]: row m holds the terms in a list of m groups; row 0 is 0. The
+        expected score of a list is the sum of its groups' terms in the row of its length.
+    """
+    p = np.asarray(p, float)
+    k = len(p)
+    lengths = np.arange(k + 1)[:, None]
+    nodes, weights = _gauss((2 * k + len(missed)) // 2 + 1)
+    factors = 1 - p[:, None] + p[:, None] * nodes  # [k, nodes], each >= node > 0
+    generating = np.polynomial.polynomial.polyval(nodes, np.asarray(missed, float))
+    others = factors.prod(axis=0) * generating * weights / factors  # [k, nodes]
+    if objective == "f1":
+        terms = 2 * p * (nodes ** np.arange(k + 1)[:, None] @ others.T)
+    else:
+        recall = p * others.sum(axis=1)
+        terms = precision_weight * p / np.maximum(lengths, 1) + (1 - precision_weight) * recall
+    return np.where(lengths > 0, terms, 0.0)
+
+
+@lru_cache(maxsize=256)
+def _gauss(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Legendre nodes and weights on [0, 1], exact for polynomials up to degree 2n - 1."""
+    nodes, weights = np.polynomial.legendre.leggauss(n)
+    return (nodes + 1) / 2, weights / 2
+
+
+def best_set(
+    p: np.ndarray,
+    missed: np.ndarray,
+    objective: Objective = "avg",
+    precision_weight: float = 0.5,
+    cap: int | None = None,
+) -> Choice:
+    """Choose the list with the highest expected score; see the module for why it is exact.
+
+    Equal probabilities are taken in the order given, of equally good lists the shortest; a
+    list that cannot score is empty.
+
+    Args:
+        p: float64 [k], see :func:`expected_terms`.
+        missed: float64 [M_max + 1].
+        objective: What to maximise.
+        precision_weight: See :func:`expected_terms`.
+        cap: Longest list allowed; None = no limit.
+    """
+    p = np.asarray(p, float)
+    k = len(p)
+    terms = expected_terms(p, missed, objective, precision_weight)
+    order = np.argsort(-p, kind="stable")
+    longest = k if cap is None else min(cap, k)
+    values = np.array([terms[m, order[:m]].sum() for m in range(longest + 1)])
+    m = int(np.argmax(np.round(values, 12)))
+    chosen = order[:m]
+    gains = np.zeros(k)
+    kept = np.zeros(k, bool)
+    kept[chosen] = True
+    if m:
+        fewer = terms[m - 1]
+        gains[kept] = values[m] - (fewer[kept].sum() - fewer[kept])
+    if m < k:
+        more = terms[m + 1]
+        gains[~kept] = more[kept].sum() + more[~kept] - values[m]
+    return Choice(tuple(chosen.tolist()), float(values[m]), gains)

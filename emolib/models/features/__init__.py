@@ -1,0 +1,1 @@
+"""Features by pretrained models of transformers, from local folders."""

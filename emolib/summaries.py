@@ -1,0 +1,95 @@
+"""Emotion labels out of a free description: without a model, or by any LLM (system S6).
+
+AffectGPT writes sentences ("... it can be inferred that he feels hurt and angry."), in which a
+parser of lists finds nothing. Without a model, emotion words are looked for in the sentences that
+conclude (:mod:`emolib.extraction`); an LLM is asked with the published prompt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from emolib import prompts
+from emolib.engines.base import Engine, Request
+from emolib.extraction import extract_labels
+from emolib.inference import Task, ask
+from emolib.labels import parse_labels
+from emolib.ledger import Ledger
+from emolib.predict import Prediction
+
+_SENTENCE = re.compile(r"(?<=[.!?。！？])[\"'”’)]*\s+")
+_CONCLUDES = re.compile(
+    r"\b(?:therefore|thus|hence|overall|in (?:summary|conclusion|short|general)|to sum up|"
+    r"all in all|altogether|taken together|based on|combin\w+|conclu\w+|infer\w*|suggest\w*|"
+    r"indicat\w+|reflect\w*|express\w*|convey\w*|reveal\w*|emotions?|emotional|feel\w*|mood)\b",
+    re.IGNORECASE,
+)
+
+
+def from_text(text: str) -> tuple[tuple[str, ...], str]:
+    """Labels of an answer: its list if it ends in one, else the emotion words of its conclusion.
+
+    The last sentence decides if it names an emotion; otherwise the last that concludes or speaks
+    of feelings, otherwise every sentence. Quoted speech and negated words do not count.
+
+    Returns:
+        (labels, how): "lexicon" where words of sentences were taken, else the status of
+        :func:`emolib.labels.parse_labels`.
+    """
+    parsed = parse_labels(text)
+    if parsed.labels or parsed.status == "empty":
+        return parsed.labels, parsed.status
+    sentences = [s for s in _SENTENCE.split(text) if s.strip()]
+    concluding = [s for s in sentences if _CONCLUDES.search(s)]
+    for chosen in (sentences[-1:], concluding[-1:], sentences):
+        if labels := extract_labels(" ".join(chosen)).labels:
+            return labels, "lexicon"
+    return (), parsed.status
+
+
+def summarise(
+    predictions: Sequence[Prediction], engine: Engine, ledger: Ledger, *, system: str
+) -> list[Prediction]:
+    """Ask an LLM for the labels of descriptions (S6), with the published prompt.
+
+    Args:
+        predictions: With a description each; one with an error keeps it.
+        engine: The LLM.
+        ledger: Finds and keeps the answers.
+        system: The new predictions' name in tables.
+
+    Returns:
+        The predictions with the LLM's labels; ``info["summary"]`` holds its answer.
+    """
+    tasks = [_task(p) for p in predictions if p.status == "ok" and p.description.strip()]
+    rows = ask(tasks, engine, ledger, system)
+    return [_summarised(p, rows.get(p.name), engine, system) for p in predictions]
+
+
+def _task(prediction: Prediction) -> Task:
+    prompt = prompts.EXTRACT.render(reason=prediction.description)
+    build = partial(Request, id="", prompt=prompt)
+    return Task(id=prediction.name, content={"prompt": prompt}, build=build)
+
+
+def _summarised(
+    prediction: Prediction, row: Mapping[str, Any] | None, engine: Engine, system: str
+) -> Prediction:
+    if row is None:
+        return replace(prediction, system=system, labels=())
+    parsed = parse_labels(row["text"])
+    summary = {"text": row["text"], "prompt": prompts.EXTRACT.sha, "model": dict(engine.identity)}
+    return replace(
+        prediction,
+        system=system,
+        labels=parsed.labels,
+        parse=parsed.status,
+        status="error" if row["error"] else "ok",
+        error=row["error"],
+        seconds=prediction.seconds + row["seconds"],
+        info={**prediction.info, "summary": summary},
+    )

@@ -1,0 +1,75 @@
+"""Take part in a training of several machines.
+
+On each machine but the first::
+
+    python -m emolib.training.join RUN/lora
+
+The first machine runs the notebook. When its training starts, it leaves its command line in the
+training's folder, which all machines share; this program waits for it and starts the same
+worker here. It ends with that training; after an interruption start it again, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from emolib.params.training import LoraParams
+
+_FILE = "join.json"
+_POLL_S = 0.5
+# What the worker needs of the first machine's environment; devices and threads are each one's own.
+_SHARED = ("HF_", "USE_HF", "LOG_LEVEL", "TOKENIZERS_", "DO_NOT_TRACK", "TRANSFORMERS_", "SWIFT_")
+
+
+@contextmanager
+def announced(
+    command: list[str], environ: Mapping[str, str], lora: LoraParams, out: Path
+) -> Iterator[None]:
+    """Leave the command for the other machines while a training runs; nothing with one node."""
+    if lora.nodes == 1:
+        yield
+        return
+    file = out / _FILE
+    shared = {k: v for k, v in environ.items() if k.startswith(_SHARED) and "TOKEN" not in k[3:]}
+    at = command.index("--parent")
+    draft = file.with_name(f".{file.name}")
+    words = {"arguments": command[at + 2 :], "environment": shared}
+    draft.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
+    draft.replace(file)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Wait for the first machine, then become its training's worker on this one."""
+    parser = argparse.ArgumentParser(
+        prog="python -m emolib.training.join",
+        description="Take part in a training of several machines (LoraParams.nodes > 1).",
+    )
+    parser.add_argument("out", type=Path, help="the training's folder, e.g. RUN/lora")
+    parser.add_argument(
+        "--patience", type=float, default=3600.0, help="wait so many seconds (default: 3600)"
+    )
+    args = parser.parse_args()
+    file, deadline = args.out / _FILE, time.monotonic() + args.patience
+    print(f"waiting for {file}", flush=True)
+    while not file.is_file():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"no training began in {args.out} within {args.patience:g} s")
+        time.sleep(_POLL_S)
+    words = json.loads(file.read_text(encoding="utf-8"))
+    command = [sys.executable, "-m", "emolib.training.worker", *words["arguments"]]
+    os.execve(sys.executable, command, os.environ | words["environment"])
+
+
+if __name__ == "__main__":
+    main()
