@@ -100,6 +100,7 @@ def papermill(root: Path, stage: str, out: Path, *options: str) -> subprocess.Co
         "00_data_check",
         "01_data_generation",
         "03_internvl_lora",
+        "04_affectgpt_sft",
         "05_face_crop_ablation",
         "06_discriminative_model",
     ],

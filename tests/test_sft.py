@@ -142,6 +142,19 @@ def test_cached_training_is_the_uncached_one(world: World, trained: sft.Trained)
     assert not (world.home / "uncached" / "features").exists()
 
 
+def test_processes_train_together_whatever_their_rows_hold(world: World) -> None:
+    """The worker itself stops unless all processes reduce the same gradients."""
+    recipe = RECIPE.model_copy(
+        update={"processes": 2, "batch_size": 1, "epochs": 1, "steps_per_epoch": 3}
+    )
+    plan = sft.plan(len(world.split.train), 5, 0.5, recipe, 0)
+    clips = plan.order.reshape(3, 2) < len(world.split.train)
+    assert any(one != other for one, other in clips)  # one rank without sound
+    both = world.train("together", recipe, plan=plan, val=())
+    assert both.steps == 3
+    assert [c.step for c in both.checkpoints] == [3]
+
+
 def test_finished_training_is_not_repeated(
     world: World, trained: sft.Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:

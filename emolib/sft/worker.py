@@ -45,10 +45,16 @@ def main() -> None:
 
 def train(arguments: list[str], rows: int, order: Path, resume: str) -> None:
     """Run ``swift sft`` in this process on exactly ``rows`` rows in the given order."""
+    import torch
     from swift.pipelines import SwiftSft
 
     import emolib.models.affectgpt.swift_plugin  # noqa: F401  (registers model and template)
     from emolib.models.affectgpt.trained import check_trainable, load_branches, save_branches
+
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world > 1 and not torch.cuda.is_available():
+        # Without these the processes would train side by side, each for itself.
+        arguments = [*arguments, "--use_cpu", "true", "--ddp_backend", "gloo"]
 
     class Sft(SwiftSft):
         def run(self) -> Any:
@@ -64,6 +70,9 @@ def train(arguments: list[str], rows: int, order: Path, resume: str) -> None:
             kept = len(trainer.train_dataset)
             if kept != rows:
                 raise SystemExit(f"ms-swift left {rows - kept} of {rows} rows out")
+            together = trainer.accelerator.num_processes
+            if together != world:
+                raise SystemExit(f"{together} of {world} processes train together")
             tensors, parameters = check_trainable(trainer.model)
             if trainer.is_world_process_zero():
                 text = json.dumps({"tensors": tensors, "parameters": parameters})
