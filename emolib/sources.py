@@ -36,6 +36,12 @@ def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
         path = root / Path(groups).expanduser()
         folder, files = (path, list(path.iterdir())) if path.is_dir() else (path.parent, [path])
         found["groups:content"] = sha_files((f for f in files if f.is_file()), folder)
+    if pictures := getattr(params, "pictures", ""):
+        folder = root / Path(pictures).expanduser()
+        for table in (folder / "filter_cap.json", folder / "cc_sbu_align" / "filter_cap.json"):
+            if table.is_file():
+                found["pictures:captions"] = sha_file(table)
+                break
     for name in _used_models(params):
         if (state := _model(root, params.models[name])) is not None:
             found[f"model:{name}"] = state

@@ -254,6 +254,7 @@ def build_command(
         "per_device_eval_batch_size": sft.batch_size,
         "gradient_accumulation_steps": sft.accumulate,
         "gradient_checkpointing": sft.gradient_checkpointing,
+        "ddp_find_unused_parameters": False,  # the model gives absent branches zero gradients
         "seed": seed,
         "data_seed": seed,
         "save_strategy": "steps",

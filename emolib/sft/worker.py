@@ -91,6 +91,9 @@ def train(arguments: list[str], rows: int, order: Path, resume: str) -> None:
 
     sft = Sft(arguments)
     sft.main()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()  # left open, its threads abort the exit at times
 
 
 class InOrder:
