@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emolib.engines.tiny import _CHATML, IMAGE_SIZE, _save, _tokenizer
+from emolib.engines.tiny import _CHATML, IMAGE_SIZE, save_random, train_tokenizer
 
 HIDDEN, HEADS = 64, 4
 # Qwen's special tokens stand at these very ids: ms-swift's template relies on them.
@@ -45,7 +45,7 @@ def internvl_hf(folder: Path, text_type: str) -> Path:
     )
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
-    tokenizer = _tokenizer(
+    tokenizer = train_tokenizer(
         [*special, "<video>"],
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
@@ -87,7 +87,7 @@ def internvl_hf(folder: Path, text_type: str) -> Path:
         tie_word_embeddings=False,
     )
     folder.mkdir()
-    _save(InternVLForConditionalGeneration, config, processor, tokenizer, folder, 0)
+    save_random(InternVLForConditionalGeneration, config, processor, tokenizer, folder, 0)
     return folder
 
 
@@ -96,7 +96,7 @@ def _qwen_tokenizer() -> Any:
     from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    state = json.loads(_tokenizer([]).backend_tokenizer.to_str())
+    state = json.loads(train_tokenizer([]).backend_tokenizer.to_str())
     words = state["model"]["vocab"]
     words |= {f"<filler {i}>": i for i in range(len(words), QWEN_FIRST)}
     state["added_tokens"] = []
@@ -163,7 +163,7 @@ def qwen2_5_vl(folder: Path) -> Path:
         **_qwen_ids(),
     )
     folder.mkdir()
-    _save(Qwen2_5_VLForConditionalGeneration, config, processor, tokenizer, folder, 0)
+    save_random(Qwen2_5_VLForConditionalGeneration, config, processor, tokenizer, folder, 0)
     return folder
 
 
@@ -206,7 +206,7 @@ def qwen3_vl(folder: Path) -> Path:
         **_qwen_ids(),
     )
     folder.mkdir()
-    _save(Qwen3VLForConditionalGeneration, config, processor, tokenizer, folder, 0)
+    save_random(Qwen3VLForConditionalGeneration, config, processor, tokenizer, folder, 0)
     return folder
 
 
