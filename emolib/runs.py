@@ -370,7 +370,10 @@ def versions() -> dict[str, str]:
 
 
 def _device() -> dict[str, object]:
-    device: dict[str, object] = {"platform": platform.platform(), "cpus": os.cpu_count()}
+    device: dict[str, object] = {
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+    }
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         device["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
