@@ -23,7 +23,8 @@ from emolib.hashing import key_of, sha_file
 from emolib.params.affectgpt import SftParams
 from emolib.params.schemas import ModelParams
 from emolib.sft.data import Plan, check_lengths
-from emolib.training.process import COMPLETE, Progress, build_environment, run_worker
+from emolib.training.folder import claim, last_checkpoint, step_of
+from emolib.training.process import Progress, build_environment, run_worker
 
 BRANCHES = "branches.safetensors"
 TRAINABLE = "trainable.json"
@@ -170,19 +171,19 @@ def train_branches(
         except OSError:
             raise TrainingError(f"another process is training in {out}") from None
         request = _request(model, sft, found, rows, plan, val, seed)
-        _claim(out, request)
+        claim(out / _REQUEST, request)
         if (out / _RESULT).is_file():
             return _read_result(out)
         write_jsonl(out / "rows.jsonl", rows)
         write_jsonl(out / "val.jsonl", val)
         np.save(out / "order.npy", plan.order, allow_pickle=False)
-        resume = _last_checkpoint(out)
+        resume = last_checkpoint(out)
         folder = (features or out / "features").resolve()
         command = build_command(model, sft, found, len(rows), plan, bool(val), out, seed, resume)
         environ = build_environment(model, out) | _environment(model, sft, folder)
         run_worker(command, environ, out, plan.steps, progress)
-        last = _last_checkpoint(out)
-        at = 0 if last is None else _step_of(last)
+        last = last_checkpoint(out)
+        at = 0 if last is None else step_of(last)
         if last is None or at != plan.steps:
             raise TrainingError(f"training ended at step {at} of {plan.steps}; see {out}/train.log")
         history = _history(last, plan.steps_per_epoch)
@@ -195,7 +196,7 @@ def train_branches(
             **read_json(out / TRAINABLE),
             steps=plan.steps,
             seconds=time.perf_counter() - begin,
-            resumed_from=_step_of(resume) if resume else 0,
+            resumed_from=step_of(resume) if resume else 0,
             command=command,
         )
         shutil.rmtree(out / "cache", ignore_errors=True)
@@ -335,36 +336,6 @@ def _request(
     }
 
 
-def _claim(out: Path, request: dict[str, Any]) -> None:
-    """Note in ``out`` what is trained there; refuse a folder that holds something else."""
-    file = out / _REQUEST
-    if not file.is_file():
-        write_json(file, request)
-        return
-    before = read_json(file)
-    if before != request:
-        parts = [k for k in request if before.get(k) != request[k]]
-        raise TrainingError(
-            f"{out} holds a training with other settings ({', '.join(parts)} differ): "
-            "use another folder or remove this one"
-        )
-
-
-def _last_checkpoint(out: Path) -> Path | None:
-    """The newest complete checkpoint; what a kill left half written is removed."""
-    complete = []
-    for folder in out.glob("checkpoint-*"):
-        if (folder / COMPLETE).is_file():
-            complete.append(folder)
-        else:
-            shutil.rmtree(folder)
-    return max(complete, key=_step_of, default=None)
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rsplit("-", 1)[1])
-
-
 def _history(checkpoint: Path, an_epoch: int) -> list[dict[str, float]]:
     wanted = ("step", "loss", "learning_rate", "grad_norm", "eval_loss")
     entries = read_json(checkpoint / "trainer_state.json")["log_history"]
@@ -377,7 +348,7 @@ def _history(checkpoint: Path, an_epoch: int) -> list[dict[str, float]]:
 
 def _checkpoints(out: Path, history: Sequence[dict[str, float]], an_epoch: int) -> list[Checkpoint]:
     losses = {int(e["step"]): e["eval_loss"] for e in history if "eval_loss" in e}
-    found = sorted((_step_of(folder), folder) for folder in out.glob("checkpoint-*"))
+    found = sorted((step_of(folder), folder) for folder in out.glob("checkpoint-*"))
     return [
         Checkpoint(step, step // an_epoch, folder / BRANCHES, losses.get(step))
         for step, folder in found

@@ -25,9 +25,9 @@ from emolib.engines.swift_setup import (
 from emolib.errors import EngineError, MissingDependencyError, TrainingError
 from emolib.params.schemas import ModelParams
 from emolib.params.training import LoraParams
+from emolib.training.folder import claim, last_checkpoint, step_of
 from emolib.training.join import announced
 from emolib.training.process import (
-    COMPLETE,
     Progress,
     build_command,
     build_environment,
@@ -119,7 +119,7 @@ def train_lora(
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with this process
         except OSError:
             raise TrainingError(f"another process is training in {out}") from None
-        _claim(out, request)
+        claim(out / _REQUEST, request)
         if (out / _RESULT).is_file():
             return _read_result(out)
         return _train(model, lora, found, rows, dataset, out, val, progress, begin)
@@ -136,14 +136,14 @@ def _train(
     progress: Progress | None,
     begin: float,
 ) -> TrainResult:
-    resume = _last_checkpoint(out)
+    resume = last_checkpoint(out)
     total = lora.steps or _steps(rows, lora)
     command = build_command(model, lora, found, rows, dataset, val, out, resume)
     with announced(command, environ := build_environment(model, out), lora, out):
         run_worker(command, environ, out, total, progress)
-    last = _last_checkpoint(out)
-    if last is None or _step_of(last) != total:
-        at = 0 if last is None else _step_of(last)
+    last = last_checkpoint(out)
+    if last is None or step_of(last) != total:
+        at = 0 if last is None else step_of(last)
         raise TrainingError(f"training ended at step {at} of {total}; see {out / 'train.log'}")
     adapter = _keep_adapter(last, out)
     result = TrainResult(
@@ -152,7 +152,7 @@ def _train(
         rows=rows,
         steps=total,
         seconds=time.perf_counter() - begin,
-        resumed_from=_step_of(resume) if resume else 0,
+        resumed_from=step_of(resume) if resume else 0,
         command=command,
     )
     shutil.rmtree(out / "cache", ignore_errors=True)
@@ -231,36 +231,6 @@ def _request(
         "dataset": hashlib.sha256(dataset.read_bytes()).hexdigest()[:16],
         "val": hashlib.sha256(val.read_bytes()).hexdigest()[:16] if val else "",
     }
-
-
-def _claim(out: Path, request: dict[str, Any]) -> None:
-    """Note in ``out`` what is trained there; refuse a folder that holds something else."""
-    file = out / _REQUEST
-    if not file.is_file():
-        _write_json(file, request)
-        return
-    before = json.loads(file.read_text(encoding="utf-8"))
-    if before != request:
-        parts = [k for k in request if before.get(k) != request[k]]
-        raise TrainingError(
-            f"{out} holds a training with other settings ({', '.join(parts)} differ): "
-            "use another folder or remove this one"
-        )
-
-
-def _last_checkpoint(out: Path) -> Path | None:
-    """Return the newest complete checkpoint, removing what a kill left half written."""
-    complete = []
-    for folder in out.glob("checkpoint-*"):
-        if (folder / COMPLETE).is_file():
-            complete.append(folder)
-        else:
-            shutil.rmtree(folder)
-    return max(complete, key=_step_of, default=None)
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def _history(checkpoint: Path) -> list[dict[str, float]]:
