@@ -49,6 +49,7 @@ LAYERS = {
     "emolib.summaries": 4,
     "emolib.sft": 4,
     "emolib.predict": 4,
+    "emolib.ablation": 4,
     "emolib.plots": 5,
     "emolib.report": 5,
     "emolib.tables": 5,
