@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from emolib import nano
 from emolib.hashing import key_of, sha_file, sha_files
 from emolib.params.schemas import DataParams, ModelParams
 from emolib.params.stages import StageParams
@@ -78,7 +79,9 @@ def _used_models(params: StageParams) -> list[str]:
 def _model(root: Path, model: ModelParams) -> str | None:
     if model.engine == "server":
         return None
-    states = []
+    states: list[list[str | int]] = []
+    if model.model.startswith(nano.PREFIX) and nano.known(model.model):
+        states.append([model.model, sha_file(nano.folder(model.model) / nano.CARD), 0])
     for text in (model.model, *model.adapters):
         folder = root / Path(text).expanduser()
         for file in sorted(folder.iterdir()) if folder.is_dir() else []:

@@ -23,6 +23,7 @@ class Phase(NamedTuple):
         decay: AdamW's weight decay, for matrices.
         warmup: Part of the steps in which the rate rises.
         save: Steps between checkpoints.
+        of: Steps the rate's course is drawn over; 0 = ``steps``. More: a phase that ends early.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Phase(NamedTuple):
     decay: float = 0.05
     warmup: float = 0.05
     save: int = 200
+    of: int = 0
 
 
 def train(
@@ -77,7 +79,7 @@ def train(
     with Progress(phase.name, phase.steps, done=start, unit="step") as bar:
         for step in range(start, phase.steps):
             for group in optimizer.param_groups:
-                group["lr"] = phase.rate * rate_at(step / phase.steps, phase.warmup)
+                group["lr"] = phase.rate * rate_at(step / (phase.of or phase.steps), phase.warmup)
             loss = loss_at(step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

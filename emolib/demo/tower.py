@@ -91,12 +91,12 @@ def normalised(pixels: np.ndarray) -> torch.Tensor:
     return (scaled - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
-def varied(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shift, mirror and relight pictures a little."""
+def varied(pixels: np.ndarray, rng: np.random.Generator, shift: int = _SHIFT) -> np.ndarray:
+    """Shift (by so many pixels at most), mirror and relight pictures a little."""
     n, size = pixels.shape[:2]
     moved = np.empty_like(pixels)
     for i, picture in enumerate(pixels):
-        dx, dy = rng.integers(-_SHIFT, _SHIFT + 1, 2)
+        dx, dy = rng.integers(-shift, shift + 1, 2)
         rows = np.clip(np.arange(size) + dy, 0, size - 1)
         columns = np.clip(np.arange(size) + dx, 0, size - 1)
         if rng.random() < 0.5:

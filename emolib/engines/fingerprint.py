@@ -17,6 +17,7 @@ _RECORDS = {
     "args.json",
     "additional_config.json",
     "conversion.json",
+    "model_card.json",
     "trainer_state.json",
     "training_args.bin",
     "optimizer.bin",

@@ -98,7 +98,8 @@ class ModelParams(Schema):
         engine: "transformers" (in this process) or "server" (any OpenAI-compatible address).
         model: Local folder, hub id, or "tiny:internvl" / "tiny:llava" / "tiny:affectgpt"
             (some 200,000 to 400,000 random weights of the real architecture, built on first
-            use). For "server" the name the server knows it by.
+            use), or "nano:NAME" (a small trained one that comes with the project). For
+            "server" the name the server knows it by.
         model_type: ms-swift's model type; "" = found from the folder's config.
         template: ms-swift's template; "" = the model type's own.
         adapters: LoRA folders, applied in order.

@@ -1,0 +1,156 @@
+"""The nano AffectGPT: frozen parts that know the world, branches that are still to be trained.
+
+Three parts are trained apart, none of them with the branches: the language model on texts, the
+image tower with its Q-Former on pictures, the audio tower on sounds. What notebook 04 trains, the
+two branches, stays as it was drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emolib.demo import loop
+from emolib.demo.affectgpt import language, sizes, towers
+from emolib.demo.affectgpt.sounds import Sounds, spoken
+from emolib.demo.card import Recipe, save
+from emolib.demo.pictures import Pictures, World, worlds
+from emolib.demo.tower import sine_places
+from emolib.hashing import key_of
+from emolib.models.affectgpt.auto import AffectGPTForConditionalGeneration
+
+DEFAULTS = {"tower_steps": 2200, "language_steps": 1500}
+Scores = dict[str, float]
+
+
+def build(seed: int, texts: int = 3000) -> tuple[Any, Any]:
+    """Make the untrained model and its processor.
+
+    Args:
+        seed: Of the weights.
+        texts: Descriptions the tokenizer is made from.
+    """
+    tokenizer = sizes.build_tokenizer(texts)
+    config = sizes.config_for(tokenizer)
+    torch.manual_seed(seed)
+    model = AffectGPTForConditionalGeneration(config).float()
+    loop.spread_weights([model.vision_tower, model.image_qformer, model.audio_tower], seed)
+    side, width = sizes.IMAGE_SIZE // sizes.PATCH, config.vision_config.hidden_size
+    with torch.no_grad():
+        model.vision_tower.embeddings.position_embedding[0, 1:] = sine_places(side, width)
+        model.image_qformer.query_tokens.normal_(0.0, 1.0)
+    return model, sizes.processor_for(config, tokenizer)
+
+
+def train_language(model: Any, processor: Any, steps: int, folder: Path, seed: int) -> list[float]:
+    """Train the language model in two phases; returns the losses. Some 0.4 s a step on one core."""
+    first = steps * 2 // 3
+    losses = []
+    for phase, how in enumerate(
+        (
+            loop.Phase(f"language-{first}", first, rate=2e-3, warmup=0.03, of=first * 26 // 10),
+            loop.Phase(f"reading-{steps}", steps - first, rate=1.5e-3, warmup=0.03, save=100),
+        )
+    ):
+        loss = language.answer_loss(model, processor, phase, batch=16, seed=seed)
+        losses += loop.train({"language": model.language_model}, loss, how, folder)
+    return losses
+
+
+def train_sight(
+    model: Any, pictures: Pictures, val: Pictures, steps: int, folder: Path, seed: int
+) -> tuple[list[float], Scores]:
+    """Train image tower and image Q-Former; returns losses and validation accuracies.
+
+    Some 0.3 s a step on one core. The second phase goes on at half the rate.
+    """
+    torch.manual_seed(seed)
+    patches = (sizes.IMAGE_SIZE // sizes.PATCH) ** 2 + 1
+    heads = towers.PictureHeads(
+        model.config.image_qformer_config.hidden_size,
+        patches * model.config.vision_config.hidden_size,
+    )
+    towers.start_patches(model, pictures, seed)
+    modules = {"tower": model.vision_tower, "qformer": model.image_qformer, "heads": heads}
+    first, losses = steps * 8 // 22, []
+    for number, phase in enumerate(
+        (
+            loop.Phase(f"sight-{first}", first, rate=2e-3, of=first * 25 // 8),
+            loop.Phase(f"seeing-{steps}", steps - first, rate=1e-3),
+        )
+    ):
+        losses += loop.train(
+            modules,
+            towers.picture_loss(model, heads, pictures, batch=32, seed=seed + number),
+            phase,
+            folder,
+            check=lambda: str(towers.picture_accuracy(model, heads, val)),
+        )
+    return losses, towers.picture_accuracy(model, heads, val)
+
+
+def train_hearing(
+    model: Any, sounds: Sounds, val: Sounds, steps: int, folder: Path, seed: int
+) -> tuple[list[float], Scores]:
+    """Train the audio tower; returns losses and validation accuracies."""
+    torch.manual_seed(seed)
+    audio = model.config.audio_config
+    heads = towers.SoundHeads(audio.output_size, audio.patch_grid[0] * audio.hidden_size)
+    towers.start_sounds(model, sounds, seed)
+    first, losses = steps * 10 // 14, []
+    for number, phase in enumerate(
+        (
+            loop.Phase(f"hearing-{first}", first, rate=1e-3, of=first * 25 // 10),
+            loop.Phase(f"listening-{steps}", steps - first, rate=6e-4, save=100),
+        )
+    ):
+        losses += loop.train(
+            {"tower": model.audio_tower, "heads": heads},
+            towers.sound_loss(model, heads, sounds, batch=24, seed=seed + number),
+            phase,
+            folder,
+            check=lambda: str(towers.sound_accuracy(model, heads, val)),
+        )
+    return losses, towers.sound_accuracy(model, heads, val)
+
+
+def hearing_worlds(recipe: Recipe, cache: Path) -> tuple[Sounds, Sounds]:
+    """Sounds a recipe learns from and is measured on; fewer than pictures, which differ more."""
+    seed = recipe.world_seed
+    return (
+        spoken(World(clips=recipe.clips * 5 // 8, seed=seed), sizes.CLIPS, cache, 2),
+        spoken(World(clips=recipe.val_clips, split="val", seed=seed), sizes.CLIPS, cache, 2),
+    )
+
+
+def states(recipe: Recipe, cache: Path) -> Path:
+    """Folder of the phases' checkpoints."""
+    steps = ("tower_steps", "language_steps")
+    common = {key: value for key, value in asdict(recipe).items() if key not in steps}
+    return cache / f"affectgpt-{key_of(**common)[:12]}"
+
+
+def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
+    """Train the frozen parts and write the model to ``folder``."""
+    clock = loop.Clock()
+    model, processor = build(recipe.seed)
+    kept = states(recipe, cache)
+    saying = train_language(model, processor, recipe.language_steps, kept, recipe.seed)
+    pictures = worlds(recipe, cache, sizes.IMAGE_SIZE)
+    seeing, saw = train_sight(model, *pictures, recipe.tower_steps, kept, recipe.seed)
+    sounds = hearing_worlds(recipe, cache)
+    hearing, heard = train_hearing(model, *sounds, recipe.tower_steps * 14 // 22, kept, recipe.seed)
+    facts = {
+        "losses": {
+            "language": loop.ends(saying),
+            "sight": loop.ends(seeing),
+            "hearing": loop.ends(hearing),
+        },
+        "scores": {f"sees {k}": v for k, v in saw.items()}
+        | {f"hears {k}": v for k, v in heard.items()},
+        "time": clock.read(),
+    }
+    return save(model, processor, folder, name="affectgpt", recipe=recipe, facts=facts)
