@@ -92,7 +92,7 @@ def _requests(todo: dict[str, Task], settle: Callable[[str, Reply], None]) -> It
         try:
             request = task.build()
         except (MediaError, DataError, OSError) as error:
-            lasting = isinstance(error, MediaError)
+            lasting = isinstance(error, MediaError) and error.lasting
             settle(key, Reply(id=key, error=str(error), transient=not lasting))
             continue
         yield Request(

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from emolib.params.affectgpt import Perspective, SftParams
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
-from emolib.params.media import AsrParams, FaceParams
+from emolib.params.media import AsrParams, DecodeParams, FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
 from emolib.params.training import GateParams, LoraParams
 
@@ -27,6 +27,7 @@ class StageParams(Schema):
         data: The clips.
         models: Models by the names the stages call them.
         asr: How words are heard where no official subtitle is known; no model = they stay unknown.
+        decode: Limits of the processes that decode videos.
         outputs: Folder of all runs, relative to the project root.
         run_dir: This run's folder; "" makes a new one under ``outputs``.
     """
@@ -39,6 +40,7 @@ class StageParams(Schema):
     data: DataParams = DataParams()
     models: dict[str, ModelParams] = Field(default_factory=dict)
     asr: AsrParams = AsrParams()
+    decode: DecodeParams = DecodeParams()
     outputs: str = "outputs"
     run_dir: str = ""
 
