@@ -49,6 +49,7 @@ LAYERS = {
     "emolib.predict": 4,
     "emolib.plots": 5,
     "emolib.report": 5,
+    "emolib.strategies": 5,
     "emolib.tables": 5,
     "emolib.pipeline": 5,
     "emolib.cli": 5,
