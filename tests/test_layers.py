@@ -35,6 +35,7 @@ LAYERS = {
     "emolib.engines": 3,
     "emolib.models": 3,
     "emolib.inference": 4,
+    "emolib.costs": 1,
     "emolib.budget": 4,
     "emolib.captioning": 4,
     "emolib.filtering": 4,

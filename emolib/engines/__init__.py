@@ -35,6 +35,12 @@ def open_engine(
         >>> with open_engine(ModelParams(model="tiny:internvl"), name="tiny") as engine:
         ...     [reply] = answer_all(engine, [Request("1", "Describe.")])  # doctest: +SKIP
     """
+    engine = _open(params, name, adapters, cache)
+    engine.prices = params.prices
+    return engine
+
+
+def _open(params: ModelParams, name: str, adapters: Sequence[Path], cache: Path | None) -> Engine:
     if params.engine == "server":
         from emolib.engines.server import ServerEngine
 
