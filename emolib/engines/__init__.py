@@ -51,7 +51,8 @@ def _open(params: ModelParams, name: str, adapters: Sequence[Path], cache: Path 
                 f"{name}: a server applies its own adapters; name the adapter the server "
                 "knows in 'model' instead of giving folders"
             )
-        return ServerEngine(params, name)
+        models = Path("outputs/models") if cache is None else cache
+        return ServerEngine(params, name, log=models.parent / "servers" / f"{name}.log")
     from emolib.engines.local import LocalEngine
 
     return LocalEngine(params, name, adapters, cache)
