@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from emolib.engines import Engine, Request, answer_all, open_engine
+from emolib.engines.base import Token
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.server import ServerEngine
 from emolib.engines.serving import serve
@@ -285,6 +286,22 @@ def test_rubbish_is_an_error(
     assert reply.error is not None
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(reply.error)
+
+
+def test_token_probabilities_are_asked_for_and_read(
+    connect: Callable[..., ServerEngine], server: Server
+) -> None:
+    top = [{"token": "1", "logprob": -2.0}, {"token": "0", "logprob": -0.2}]
+    told = {"content": [{"token": "0", "logprob": -0.2, "bytes": [48], "top_logprobs": top}]}
+    choice = {"message": {"content": "0"}, "finish_reason": "stop", "logprobs": told}
+    server.plan = [send(200, {"choices": [choice]})] * 2 + [send(200, GOOD)]
+    engine = connect(concurrency=1)
+    requests = [Request(str(n), "x", alternatives=n) for n in (2, 0, 3)]
+    replies = answer_all(engine, requests)
+    assert replies[0].tokens == (Token("0", -0.2, (("0", -0.2), ("1", -2.0))),)
+    assert replies[2].tokens == (), "a server that tells none"
+    assert [handler.body.get("top_logprobs") for handler in server.seen] == [2, None, 3]
+    assert "logprobs" not in server.seen[1].body
 
 
 def test_missing_usage_is_unknown(connect: Callable[..., ServerEngine], server: Server) -> None:
