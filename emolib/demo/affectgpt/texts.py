@@ -83,9 +83,9 @@ def sample(index: int, view: View | str, seed: int = SEED) -> Sample:
     """
     rng = np.random.default_rng([seed, index, 7])
     if view == "echo":
-        words = _jumble(rng)
-        prompt = build_prompt("paper", video=False, audio=False, subtitle=words)
-        answer = f'In the text, the subtitle reads: "{words}"'
+        jumble = _jumble(rng)
+        prompt = build_prompt("paper", video=False, audio=False, subtitle=jumble)
+        answer = f'In the text, the subtitle reads: "{jumble}"'
         return Sample(prompt, answer, None, None, whole=False)
     spec = draw(seed, "base", "train", index)
     plan = speech(spec)

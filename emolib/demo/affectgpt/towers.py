@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from emolib.datasets.demo import cast
@@ -111,7 +110,9 @@ class PictureTargets(tower.Targets):
             self.values[name] = column
 
 
-def picture_loss(model: Any, heads: PictureHeads, pictures: Pictures, batch: int, seed: int):
+def picture_loss(
+    model: Any, heads: PictureHeads, pictures: Pictures, batch: int, seed: int
+) -> Callable[[int], torch.Tensor]:
     """Make the loss of a step over random whole pictures."""
     targets = PictureTargets(pictures)
     whole = np.flatnonzero(~pictures.close)
