@@ -91,7 +91,9 @@ def normalised(pixels: np.ndarray) -> torch.Tensor:
     return (scaled - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
-def varied(pixels: np.ndarray, rng: np.random.Generator, shift: int = _SHIFT) -> np.ndarray:
+def varied(
+    pixels: np.ndarray, rng: np.random.Generator, shift: int = _SHIFT, mirror: bool = True
+) -> np.ndarray:
     """Shift (by so many pixels at most), mirror and relight pictures a little."""
     n, size = pixels.shape[:2]
     moved = np.empty_like(pixels)
@@ -99,7 +101,7 @@ def varied(pixels: np.ndarray, rng: np.random.Generator, shift: int = _SHIFT) ->
         dx, dy = rng.integers(-shift, shift + 1, 2)
         rows = np.clip(np.arange(size) + dy, 0, size - 1)
         columns = np.clip(np.arange(size) + dx, 0, size - 1)
-        if rng.random() < 0.5:
+        if mirror and rng.random() < 0.5:
             columns = columns[::-1]
         moved[i] = picture[rows][:, columns]
     gain = rng.uniform(0.85, 1.15, (n, 1, 1, 1)) * rng.uniform(0.95, 1.05, (n, 1, 1, 3))

@@ -32,7 +32,7 @@ def config_for(tokenizer: Any) -> AffectGPTConfig:
     rows = len(tokenizer)
     branch = blocks(80, 80, 2, 4) | _STILL | {"cross_attention_frequency": 1}
     return AffectGPTConfig(
-        vision_config=blocks(128, 320, 4, 4) | {"image_size": IMAGE_SIZE, "patch_size": PATCH},
+        vision_config=blocks(128, 512, 4, 4) | {"image_size": IMAGE_SIZE, "patch_size": PATCH},
         image_qformer_config=blocks(96, 192, 2, 4)
         | _STILL
         | {"encoder_hidden_size": 128, "num_query_tokens": QUERIES["image"]},

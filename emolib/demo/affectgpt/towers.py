@@ -1,8 +1,9 @@
-"""Train the frozen towers: the image tower with its Q-Former to see, the audio tower to hear.
+"""Train what sees and hears: the image Q-Former and the audio tower.
 
 Both learn by naming what causes a picture or a sound, through linear heads that are thrown away.
 Every token of the image Q-Former answers for one kind of thing, so that what a picture shows lies
-in known tokens, as in a Q-Former aligned with captions.
+in known tokens, as in a Q-Former aligned with captions. The image tower below it is fitted
+(:mod:`emolib.demo.affectgpt.fitting`) and frozen.
 """
 
 from __future__ import annotations
@@ -45,40 +46,28 @@ _TOKENS: tuple[tuple[str, ...], ...] = (
     ("clothes", "garment"),
     ("core", "body", "setting"),
 )
-# Read from all patches at once as well: people stand in about the same place, so this finds shapes
-# long before attention does.
-_FLAT = ("core", "face", "body", "setting")
 _WEIGHTS = {"core": 1.5, "face": 8.0, "body": 1.0, "setting": 1.0}
 _OTHER = 0.25
-_SHIFT = 3  # pixels
+_SHIFT = 1  # pixels
 
 
 class PictureHeads(nn.Module):
-    """Linear readings of the image Q-Former's tokens, and of all patches together."""
+    """Linear readings of the image Q-Former's tokens."""
 
-    def __init__(self, width: int, patches: int) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         sizes = STATES | _MORE | {"face": 20}
         self.heads = nn.ModuleList(
             [nn.ModuleDict({n: nn.Linear(width, sizes[n]) for n in names}) for names in _TOKENS]
         )
-        self.flat = nn.ModuleDict({name: nn.Linear(patches, sizes[name]) for name in _FLAT})
 
-    def forward(
-        self, tokens: torch.Tensor, patches: torch.Tensor
-    ) -> list[tuple[str, torch.Tensor]]:
-        """Read tokens [pictures, queries, width] and patches [pictures, n, width].
-
-        Returns:
-            (what, logits) pairs, the Q-Former's first.
-        """
-        read = [
+    def forward(self, tokens: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
+        """Read tokens [pictures, queries, width]: (what, logits) pairs."""
+        return [
             (name, head(tokens[:, at]))
             for at, heads in enumerate(self.heads)
             for name, head in heads.items()
         ]
-        flat = patches.flatten(1)
-        return read + [(name, head(flat)) for name, head in self.flat.items()]
 
 
 class PictureTargets(tower.Targets):
@@ -121,10 +110,10 @@ def picture_loss(
         rng = np.random.default_rng((seed, step))
         clips = np.sort(rng.choice(whole, batch))
         frames = rng.integers(0, pictures.world.frames, batch)
-        seen = tower.varied(pictures.pixels[clips, frames], rng, shift=_SHIFT)
+        seen = tower.varied(pictures.pixels[clips, frames], rng, shift=_SHIFT, mirror=False)
         wanted = targets.at(clips, frames)
         total = torch.zeros(())
-        for name, read in heads(*look(model, normalised(seen))):
+        for name, read in heads(look(model, normalised(seen))):
             weight = _WEIGHTS.get(name, _OTHER)
             if name == "face":
                 facing = wanted["core"] > 0
@@ -152,10 +141,11 @@ def start_patches(model: Any, pictures: Pictures, seed: int, many: int = 400) ->
     conv.bias.copy_(bias)
 
 
-def look(model: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Image Q-Former's tokens [n, queries, width] and the image tower's [n, patches, width]."""
-    patches = model.vision_tower(pixels).last_hidden_state
-    return model.image_qformer.read(patches), patches
+def look(model: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """Image Q-Former on the frozen image tower: float [n, queries, width]."""
+    with torch.no_grad():
+        patches = model.vision_tower(pixels).last_hidden_state
+    return model.image_qformer.read(patches)
 
 
 def normalised(pixels: np.ndarray) -> torch.Tensor:
@@ -175,17 +165,14 @@ def picture_accuracy(model: Any, heads: PictureHeads, pictures: Pictures) -> dic
     hits: dict[str, list[np.ndarray]] = {}
     for part in np.array_split(np.arange(len(clips)), max(1, len(clips) // 50)):
         wanted = targets.at(clips[part], frames[part])
-        read = heads(*look(model, normalised(pictures.pixels[clips[part], frames[part]])))
+        read = heads(look(model, normalised(pictures.pixels[clips[part], frames[part]])))
         seen: set[str] = set()
         for name, logits in read:
-            if name == "face":
+            if name == "face" or name in seen:
                 continue
-            known = name
-            if name in seen:
-                name = f"{name}, patches"
             seen.add(name)
-            there = wanted[known].numpy() != -100
-            right = (logits.argmax(1) == wanted[known]).numpy()
+            there = wanted[name].numpy() != -100
+            right = (logits.argmax(1) == wanted[name]).numpy()
             hits.setdefault(name, []).append(right[there])
     return {
         name: round(float(np.concatenate(parts).mean()), 3)
