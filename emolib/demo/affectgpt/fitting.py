@@ -64,6 +64,7 @@ def prepare(model: Any, pictures: Pictures, seed: int) -> None:
     places = vision.embeddings.position_embedding
     places.zero_()
     vision.embeddings.class_embedding.zero_()
+    vision.embeddings.class_embedding[..., content] = _MARK * 2**0.5  # as long as the others
     for row in range(side):
         for column in range(side):
             at = places[0, 1 + row * side + column]
@@ -86,7 +87,13 @@ def prepare(model: Any, pictures: Pictures, seed: int) -> None:
     last = vision.encoder.layers[-1].self_attn
     told = torch.arange(content + 2 * side, width)
     last.qkv.weight[2 * width + told, told] = 1.0
-    last.projection.weight[told, told] = _GAIN * _SHRUNK * (side**2 + 1)
+    apart = torch.eye(len(told)) - 1 / len(told)  # LayerNorm moves all of them together
+    gain = _GAIN * _SHRUNK * (side**2 + 1)
+    last.projection.weight[told[:, None], told] = gain * apart
+    closing = vision.post_layernorm.weight  # content, marks and sums in like sizes
+    closing[:content] = 2.0
+    closing[content : content + 2 * side] = 0.25
+    closing[told] = _SHRUNK
 
 
 def _importance(side: int) -> torch.Tensor:
