@@ -8,7 +8,7 @@ frame times), one file header a training image, 1 MB of text a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -64,6 +64,7 @@ def fit(
     rows: Path | None = None,
     max_length: int = 0,
     cache: Path | None = None,
+    prompt: Callable[[Clip], str] = zero_shot_prompt,
 ) -> Budget:
     """Count every prompt of :func:`emolib.predict.predict`, and every row of a training file.
 
@@ -76,6 +77,7 @@ def fit(
         rows: Training file; counted for converted folders.
         max_length: Longest training row.
         cache: Where tiny checkpoints are kept; None = ``outputs/models``.
+        prompt: What is asked about a clip.
 
     Raises:
         TokenBudgetError: a sample does not fit; names it and what would.
@@ -88,7 +90,7 @@ def fit(
     if counter is None:
         return _uncounted(model, "only InternVL models are counted beforehand")
     limit = model.max_length or context_of(folder)
-    shown = [(s, limit) for s in _prompts(clips, counter, frames, face)]
+    shown = [(s, limit) for s in _prompts(clips, counter, frames, face, prompt)]
     trained = [(s, max_length) for s in counter.samples(rows)] if rows and counter.exact else []
     if not shown and not trained:
         return _uncounted(model, "nothing to count")
@@ -119,7 +121,11 @@ def _uncounted(model: ModelParams, why: str) -> Budget:
 
 
 def _prompts(
-    clips: Sequence[Clip], counter: PromptCounter, frames: int, face: FaceParams | None
+    clips: Sequence[Clip],
+    counter: PromptCounter,
+    frames: int,
+    face: FaceParams | None,
+    prompt: Callable[[Clip], str],
 ) -> Iterator[Sample]:
     for clip in clips:
         sizes: list[Size] = [] if face is None else [(face.size, face.size)]
@@ -130,7 +136,7 @@ def _prompts(
                 continue
             sizes.append((video.width, video.height))
         size = max(sizes, key=lambda one: sum(counter.tiling.tiles([one])))
-        turn = [{"role": "user", "content": zero_shot_prompt(clip)}]
+        turn = [{"role": "user", "content": prompt(clip)}]
         yield Sample(clip.name, (size,) * frames, counter.other(turn, frames))
 
 
