@@ -143,7 +143,7 @@ def overview(folders: Sequence[Path], theirs: Iterable[Published] | None = None)
     once: dict[tuple[object, ...], Row] = {}
     for row in ours:
         once.setdefault((*row.block, row.system, row.value), row)
-    rows = [*once.values(), *map(_theirs, published() if theirs is None else theirs)]
+    rows = [*once.values(), *map(_theirs, published(None) if theirs is None else theirs)]
     blocks = list(dict.fromkeys(row.block for row in rows))  # ours first, then as published
     rows.sort(key=lambda row: (blocks.index(row.block), -row.value))
     cells = [_cells(row) for row in rows]

@@ -63,7 +63,7 @@ class Published:
         return round((self.accuracy + self.recall) / 2, 4)
 
 
-def published(number: str | None = None, *, set_name: str = "") -> list[Published]:
+def published(number: str | None = "", *, set_name: str = "") -> list[Published]:
     """Published results, in the order of the file.
 
     Args:

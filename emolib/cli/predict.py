@@ -165,11 +165,17 @@ def _zero_shot(
     from emolib.engines import open_engine
     from emolib.ledger import Ledger
     from emolib.params.media import FaceParams
-    from emolib.predict import predict
+    from emolib.predict import View, predict
 
     outputs, face = Path(base.outputs), FaceParams() if args.face else None
+    view: View = "face" if args.face else "whole"
     room = budget.fit(
-        base.models[name], clips, frames=args.frames, face=face, cache=outputs / "models"
+        base.models[name],
+        clips,
+        frames=args.frames,
+        view=view,
+        face=face,
+        cache=outputs / "models",
     )
     print(f"{name}: {room.note}")
     with (
@@ -183,7 +189,7 @@ def _zero_shot(
             system=f"{name}{' (face crop)' if args.face else ''}",
             frames=args.frames,
             seed=base.seed,
-            view="face" if args.face else "whole",
+            view=view,
             face=face,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -10,6 +11,7 @@ from pydantic import Field, model_validator
 from emolib.params.affectgpt import Perspective, SftParams
 from emolib.params.baselines import Baselines
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
+from emolib.params.fusion import FusionParams
 from emolib.params.media import FaceParams
 from emolib.params.stage import Grouping, StageParams
 from emolib.params.training import GateParams, LoraParams
@@ -154,13 +156,16 @@ class AffectGPTSft(StageParams):
 
 
 class FaceAblation(StageParams):
-    """Notebook 05: whole image against aligned face crop (paper section 3.2.2).
+    """Notebook 05: whole image, aligned face crop, and both (paper section 3.2.2).
 
     Attributes:
         split: Only clips of this split; "" = all.
-        model: Name under ``models``.
-        frames: Frames of each clip, the same ones in both arms.
+        model: Name under ``models``. Its ``max_tiles`` is a most here: all arms share the finest
+            tiling at which both pictures of every frame fit.
+        frames: Frames of each clip, the same ones in all arms.
         face: Detector and crop.
+        face_px: Bounds between small and large faces, pixels of the video, ascending; [] = such
+            that each third of the clips with a face makes a part.
         grouping: How synonyms are grouped for the score.
         groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
     """
@@ -171,8 +176,15 @@ class FaceAblation(StageParams):
     split: str = ""
     frames: int = Field(default=6, ge=1)
     face: FaceParams = FaceParams()
+    face_px: tuple[float, ...] = ()
     grouping: Grouping = "lexicon"
     groups: str = ""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if any(a >= b for a, b in pairwise((0.0, *self.face_px))):
+            raise ValueError(f"face_px: {list(self.face_px)}: give ascending numbers above 0")
+        return self
 
 
 class DiscriminativeModel(StageParams):
@@ -210,16 +222,30 @@ class FusionAnalysis(StageParams):
         lora_run: Run folder of notebook 03 (zero-shot and fine-tuned predictions).
         face_run: Run folder of notebook 05 (face-crop predictions).
         discriminative_run: Run folder of notebook 06 (six-class predictions).
+        affectgpt_run: Run folder of notebook 04 (AffectGPT on its own test clips); "" = none.
+        affectgpt_system: Which system of that run.
+        fusion: What is fused and how.
+        co_judges: Names under ``models`` of LLMs that are shown the candidates and choose.
+        gallery: Clips shown with frames, words and labels: half won, half lost; 0 = none.
         grouping: How synonyms are grouped for the score.
         groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
         resamples: Bootstrap resamples behind every interval.
     """
 
-    INPUTS: ClassVar[tuple[str, ...]] = ("lora_run", "face_run", "discriminative_run")
+    INPUTS: ClassVar[tuple[str, ...]] = (
+        *("lora_run", "face_run", "discriminative_run"),
+        "affectgpt_run",
+    )
+    MODELS: ClassVar[tuple[str, ...]] = ("co_judges",)
 
     lora_run: str
     face_run: str
     discriminative_run: str
+    affectgpt_run: str = ""
+    affectgpt_system: str = "AffectGPT-SFT"
+    fusion: FusionParams = FusionParams()
+    co_judges: tuple[str, ...] = ()
+    gallery: int = Field(default=6, ge=0)
     split: str = ""
     grouping: Grouping = "lexicon"
     groups: str = ""
