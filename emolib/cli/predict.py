@@ -82,11 +82,9 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, write the file, print the table; 1 when a clip has an error row."""
-    from emolib.datasets.folder import clips_from_paths
-    from emolib.files import write_jsonl
+    from emolib import quarantine
     from emolib.params.loading import project_root
     from emolib.params.profiles import base_params, recipes
-    from emolib.report import format_table, one_line
 
     if args.frames < 1:
         raise ParamsError(f"--frames {args.frames}: must be at least 1")
@@ -98,6 +96,18 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.out.is_dir() or not args.out.parent.exists():
         raise DataError(f"--out {args.out}: give a file in a folder that exists")
+    listed = quarantine.path_for(root / base.outputs, args.profile)
+    with quarantine.supervised(base.decode, listed):
+        return _predict(args, base, chosen, root)
+
+
+def _predict(args: argparse.Namespace, base: StageParams, chosen: Baselines, root: Path) -> int:
+    """Do what :func:`run` has checked."""
+    from emolib.datasets.folder import clips_from_paths
+    from emolib.files import write_jsonl
+    from emolib.predict import detection_rate
+    from emolib.report import format_table, one_line
+
     table = Path(args.table) if args.table else None
     clips = clips_from_paths([Path(p) for p in args.paths], table=table)
     out = args.out.absolute()
@@ -126,6 +136,12 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     failed = [row for row in rows if row.status == "error"]
+    if args.face:
+        rate = detection_rate(rows)
+        print(
+            f"\nfaces: found in {rate['frames_with_face']} of {rate['frames']} frames "
+            f"({rate['rate']:.0%}); {rate['clips_without_face']} of {rate['clips']} clips have none"
+        )
     print()
     for row in failed:  # in full: the table has no room for a reason
         print(f"{one_line(row.name)}: {one_line(row.error or '')}")
