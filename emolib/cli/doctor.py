@@ -14,7 +14,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from emolib import pipeline
+from emolib import nano, pipeline
 from emolib.errors import EmolibError
 from emolib.params import profiles
 from emolib.params.loading import project_root
@@ -131,6 +131,10 @@ def _models(root: Path, base: StageParams, todo: list[str]) -> list[list[str]]:
                 state = f"no key: set {model.api_key_env}"
         elif model.model.startswith("tiny:"):
             where, state = model.model, "built on first use"
+        elif model.model.startswith(nano.PREFIX):
+            where = model.model
+            if model.model.removeprefix(nano.PREFIX) not in nano.names():
+                state = f"no such nano model, only {nano.names()}"
         else:
             folder = root / Path(model.model).expanduser()
             where = model.model
@@ -150,7 +154,7 @@ def _budgets(root: Path, base: StageParams, todo: list[str]) -> list[str]:
 
     lines = []
     for name, model in base.models.items():
-        if model.engine == "server" or model.model.startswith("tiny:"):
+        if model.engine == "server" or model.model.startswith(("tiny:", nano.PREFIX)):
             continue
         folder = root / Path(model.model).expanduser()
         here = (folder / "config.json").is_file()

@@ -22,6 +22,7 @@ from emolib.engines.swift_setup import (
     free_memory,
     load_model,
     one_line,
+    shown_name,
 )
 from emolib.errors import EngineError, MissingModelError
 from emolib.params.schemas import Decoding, ModelParams
@@ -72,7 +73,7 @@ class LocalEngine(EngineBase):
             self._engine = _load(params, found, dtype, loras)
         self.identity = {
             "engine": "transformers",
-            "model": params.model if params.model.startswith("tiny:") else found.path.name,
+            "model": shown_name(params, found),
             "weights": weights,
             "adapters": lora_weights,
             "template": self._engine.template.template_meta.template_type,
