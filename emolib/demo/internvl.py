@@ -162,7 +162,7 @@ def train_tower(
     losses = loop.train(
         modules,
         tower.picture_loss(pictures, tokens, heads, batch=16, seed=seed),
-        loop.Phase("tower", steps, rate=1.5e-3),
+        loop.Phase("tower", steps, rate=2e-3),
         folder,
         check=lambda: str(tower.accuracy(val, tokens, heads)),
     )

@@ -19,8 +19,8 @@ class Recipe:
         seed: Seed of weights, order and draws.
     """
 
-    clips: int = 4000
-    variants: int = 4
+    clips: int = 8000
+    variants: int = 1
     val_clips: int = 300
     world_seed: int = 1
     tower_steps: int = 2000
