@@ -1,7 +1,7 @@
 """An OpenAI-compatible server that costs nothing: for tests and benchmarks of its clients.
 
 Run as ``python tests/fake_server.py --port 8000``; imports nothing but the standard library.
-Every request is counted when it arrives, one line ``<hash of its body>`` in ``--seen``.
+Every whole request is counted when it arrives, one line ``<hash of its body>`` in ``--seen``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ class Handler(BaseHTTPRequestHandler):
         self._send({"data": [{"id": "fake", "owned_by": "fake"}]})
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client was killed while it asked
+            self.close_connection = True
+            return
         digest = hashlib.sha256(body).hexdigest()
         self.server.saw(digest)
         if self.server.poison and self.server.poison.encode() in body:
