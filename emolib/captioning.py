@@ -19,6 +19,7 @@ from emolib.hashing import canonical, is_unchanged, key_of, sha_file
 from emolib.inference import Task, ask
 from emolib.ledger import Ledger, Row
 from emolib.media.store import FrameStore, read_picture
+from emolib.media.supervisor import spread
 from emolib.media.video import sample_frames
 from emolib.params.schemas import ModelParams
 from emolib.progress import track
@@ -60,37 +61,42 @@ def extract_images(
     """
     images: list[Image] = []
     failed: list[Row] = []
-    for clip in track(clips, "frames"):
-        row = _extract(clip, store, ledger, frames, seed)
+    extract = partial(_extract, store=store, ledger=ledger, frames=frames, seed=seed)
+    rows = track(spread(extract, clips), "frames", len(clips))
+    for clip, (row, settled) in zip(clips, rows, strict=True):
+        if settled:
+            ledger.put(row)
         if row["error"]:
             failed.append({"clip": clip.name, "error": row["error"]})
         images += [Image(clip=clip.name, **image) for image in row["images"]]
     return images, failed
 
 
-def _extract(clip: Clip, store: FrameStore, ledger: Ledger, frames: int, seed: int) -> Row:
+def _extract(
+    clip: Clip, store: FrameStore, ledger: Ledger, frames: int, seed: int
+) -> tuple[Row, bool]:
+    """Give a clip's row, and whether it is new and settled."""
     try:
         content = sha_file(clip.video)
     except OSError as error:
-        return {"error": f"{clip.video}: {error.strerror}", "images": []}
+        return {"error": f"{clip.video}: {error.strerror}", "images": []}, False
     key = key_of(video=content, name=clip.name, frames=frames, seed=seed, rule="segments")
     row = ledger.get(key)
     if row is not None and all(Path(image["path"]).is_file() for image in row["images"]):
-        return row
+        return row, False
     row = {"key": key, "clip": clip.name, "error": None, "images": []}
     try:
         sample = sample_frames(clip.video, frames, rule="segments", seed=seed, name=clip.name)
         for index, frame in enumerate(sample.frames):
-            path = store.put(frame.image)
+            path = store.put(frame)
             row["images"].append(
                 {"index": index, "pts_s": frame.pts_s, "sha": frame.sha, "path": str(path)}
             )
     except MediaError as error:
         row["error"] = str(error)
-        if not is_unchanged(clip.video, content):
-            return row  # gone meanwhile: says nothing about this content
-    ledger.put(row)
-    return row
+        # Gone meanwhile: says nothing about this content.
+        return row, error.lasting and is_unchanged(clip.video, content)
+    return row, True
 
 
 def caption_tasks(images: Iterable[Image], model: str) -> list[Task]:
