@@ -8,6 +8,7 @@ stays in the tokens the language model gets.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -125,7 +126,7 @@ def loss(heads: Heads, tokens: torch.Tensor, wanted: dict[str, torch.Tensor]) ->
     read, near = heads(tokens), heads.each(tokens)
     total = torch.zeros(())
     for name, weight in _WEIGHTS.items():
-        kind = {"ignore_index": IGNORED, "label_smoothing": 0.05}
+        kind: dict[str, Any] = {"ignore_index": IGNORED, "label_smoothing": 0.05}
         right = wanted[name]
         total = total + weight * functional.cross_entropy(read[name], right, **kind)
         many = right[:, None].expand(-1, cells.shape[1]).flatten()
