@@ -17,9 +17,9 @@ from emolib.params.stages import Baselines, StageParams
 def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
     """Identify what the parameters name outside the run folders, as far as it exists.
 
-    Tables of words and labels, recorded splits and stored groups count by content, videos by name and size,
-    the weights of the models the stage uses by name, size and time stamp: nothing large is
-    read. Generated clips and "tiny:" models follow from parameters and code.
+    Tables of words and labels, recorded splits and stored groups count by content, videos by
+    name and size, the weights of the models the stage uses by name, size and time stamp:
+    nothing large is read. Generated clips and "tiny:" models follow from parameters and code.
 
     Cost: one directory listing a folder and one stat a file.
 
