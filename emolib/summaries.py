@@ -19,6 +19,7 @@ from emolib.extraction import extract_labels
 from emolib.inference import Task, ask
 from emolib.labels import parse_labels
 from emolib.ledger import Ledger
+from emolib.models.affectgpt.prompts import stated_labels
 from emolib.predict import Prediction
 
 _SENTENCE = re.compile(r"(?<=[.!?。！？])[\"'”’)]*\s+")
@@ -31,7 +32,10 @@ _CONCLUDES = re.compile(
 
 
 def from_text(text: str) -> tuple[tuple[str, ...], str]:
-    """Labels of an answer: its list if it ends in one, else the emotion words of its conclusion.
+    """Labels of an answer: its list if it is one, else the emotion words of its conclusion.
+
+    A list is what :func:`emolib.labels.parse_labels` reads as one, and the answer in which
+    AffectGPT of 2025 names labels without describing anything.
 
     The last sentence decides if it names an emotion; otherwise the last that concludes or speaks
     of feelings, otherwise every sentence. Quoted speech and negated words do not count.
@@ -40,7 +44,8 @@ def from_text(text: str) -> tuple[tuple[str, ...], str]:
         (labels, how): "lexicon" where words of sentences were taken, else the status of
         :func:`emolib.labels.parse_labels`.
     """
-    parsed = parse_labels(text)
+    stated = stated_labels(text)
+    parsed = parse_labels(text if stated is None else f"[{stated}]")
     if parsed.labels or parsed.status == "empty":
         return parsed.labels, parsed.status
     sentences = [s for s in _SENTENCE.split(text) if s.strip()]

@@ -9,7 +9,13 @@ from emolib.sft.data import (
     plan,
     split_dataset,
 )
-from emolib.sft.perspectives import chosen_branches, describe, describe_systems
+from emolib.sft.faces import face_clips
+from emolib.sft.perspectives import (
+    chosen_branches,
+    describe,
+    describe_systems,
+    preset_of,
+)
 from emolib.sft.train import Checkpoint, Trained, train_branches
 from emolib.sft.verdict import verdict
 
@@ -22,9 +28,11 @@ __all__ = [
     "clip_rows",
     "describe",
     "describe_systems",
+    "face_clips",
     "open_pictures",
     "picture_rows",
     "plan",
+    "preset_of",
     "split_dataset",
     "train_branches",
     "verdict",

@@ -28,6 +28,7 @@ from emolib.training.process import Progress, build_environment, run_worker
 
 BRANCHES = "branches.safetensors"
 TRAINABLE = "trainable.json"
+LORA = r"\.lora_"  # in the names of the language model's adapters
 _RESULT, _REQUEST = "result.json", "request.json"
 
 
@@ -224,11 +225,13 @@ def build_command(
         "template": "affectgpt",
         "torch_dtype": found.dtype if model.dtype == "auto" else model.dtype,
         "attn_impl": model.attention or None,
-        # all of what ms-swift calls the aligner: the worker checks that it is the paper's set
+        # all of what ms-swift calls the aligner, and a LoRA that the worker has put into the
+        # language model before: the worker checks that it is the design's set
         "tuner_type": "full",
         "freeze_llm": True,
         "freeze_vit": True,
         "freeze_aligner": False,
+        "trainable_parameters_regex": f".*{LORA}" if sft.lora else None,
         "dataset": out / "rows.jsonl",
         "val_dataset": out / "val.jsonl" if val else None,
         "split_dataset_ratio": 0,
@@ -272,6 +275,8 @@ def build_command(
     command = [sys.executable, "-m", "emolib.sft.worker", "--parent", str(os.getpid())]
     command += ["--processes", str(sft.processes), "--rows", str(rows)]
     command += ["--order", str(out / "order.npy")]
+    if sft.lora is not None:
+        command += ["--lora", sft.lora.model_dump_json()]
     if resume is not None:
         command += ["--resume", str(resume)]
     for name, value in options.items():

@@ -68,7 +68,7 @@ class AffectGPTQFormer(Blip2QFormerModel):
 
 
 class AffectGPTBranch(nn.Module):
-    """The trained part of one modality: positions, Q-Former, projection to the LLM."""
+    """The trained part of one modality, design of 2024: positions, Q-Former, projection."""
 
     def __init__(self, config: AffectGPTQFormerConfig, positions: int, width: int) -> None:
         super().__init__()
@@ -87,17 +87,15 @@ class AffectGPTBranch(nn.Module):
         Returns:
             float [n, num_query_tokens, LLM width].
         """
-        positions, tokens = states.shape[1:3]
-        if positions > self.position_embedding.num_embeddings:
-            raise ValueError(
-                f"{positions} frames or clips given, at most "
-                f"{self.position_embedding.num_embeddings} have a position: sample fewer"
-            )
-        where = torch.arange(positions, device=states.device)
-        states = states.to(self.projection.weight.dtype) + self.position_embedding(where)[:, None]
+        states = states.to(self.projection.weight.dtype)
+        states = states + positions_of(self.position_embedding, states.shape[1])[:, None]
         if mask is not None:
-            mask = mask.bool().repeat_interleave(tokens, dim=1)
+            mask = mask.bool().repeat_interleave(states.shape[2], dim=1)
         return self.projection(self.qformer.read(states.flatten(1, 2), mask))
+
+    def pool(self, states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The mean of a tower's features, for pre-fusion: float [n, width]."""
+        return masked_mean(states.to(self.projection.weight.dtype), mask)
 
     def zero_with_gradients(self) -> torch.Tensor:
         """A zero scalar with a (zero) gradient for every parameter of the branch.
@@ -106,5 +104,35 @@ class AffectGPTBranch(nn.Module):
         distributed run reduces the same gradients whatever its batch holds.
         """
         width = self.position_embedding.embedding_dim
-        nothing = self.projection.weight.new_zeros(1, 1, 1, width)
-        return self(nothing).sum() * 0.0
+        return self(self.projection.weight.new_zeros(1, 1, 1, width)).sum() * 0.0
+
+
+def positions_of(embedding: nn.Embedding, count: int) -> torch.Tensor:
+    """The first position vectors, float [count, width].
+
+    Raises:
+        ValueError: there are not as many.
+    """
+    if count > embedding.num_embeddings:
+        raise ValueError(
+            f"{count} frames or clips given, at most {embedding.num_embeddings} have a position: "
+            "sample fewer"
+        )
+    return embedding(torch.arange(count, device=embedding.weight.device))
+
+
+def masked_mean(states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean over real positions and their tokens.
+
+    Args:
+        states: float [n, positions, tokens, width].
+        mask: bool [n, positions]; None: all are real.
+
+    Returns:
+        float [n, width].
+    """
+    vectors = states.mean(2)
+    if mask is None:
+        return vectors.mean(1)
+    real = mask.to(vectors.dtype)[..., None]
+    return (vectors * real).sum(1) / real.sum(1)
