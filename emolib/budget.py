@@ -24,7 +24,7 @@ from emolib.models.internvl.budget import Sample, Size, Tiling, TokenBudgetError
 from emolib.models.internvl.preflight import PromptCounter, open_counter
 from emolib.params.media import FaceParams
 from emolib.params.schemas import ModelParams
-from emolib.predict import zero_shot_prompt
+from emolib.predict import View, zero_shot_prompt
 
 HD = (1280, 720)
 
@@ -60,9 +60,11 @@ def fit(
     clips: Sequence[Clip],
     *,
     frames: int,
+    view: View = "whole",
     face: FaceParams | None = None,
     rows: Path | None = None,
     max_length: int = 0,
+    ceiling: bool = False,
     cache: Path | None = None,
 ) -> Budget:
     """Count every prompt of :func:`emolib.predict.predict`, and every row of a training file.
@@ -72,9 +74,12 @@ def fit(
             tiling is chosen at which everything fits, the same for training and prediction.
         clips: Clips to be predicted; unreadable ones are left to become error rows.
         frames: Frames a clip.
-        face: Crops of this size are shown instead of whole frames.
+        view: What of a frame is shown, as in :func:`emolib.predict.predict`. "both" is counted
+            as if every frame had a face.
+        face: Detector and crop; needed for "face" and "both".
         rows: Training file; counted for converted folders.
         max_length: Longest training row.
+        ceiling: A ``max_tiles`` of the model's own is a most and not a must.
         cache: Where tiny checkpoints are kept; None = ``outputs/models``.
 
     Raises:
@@ -88,14 +93,15 @@ def fit(
     if counter is None:
         return _uncounted(model, "only InternVL models are counted beforehand")
     limit = model.max_length or context_of(folder)
-    shown = [(s, limit) for s in _prompts(clips, counter, frames, face)]
+    shown = [(s, limit) for s in _prompts(clips, counter, frames, view, face)]
     trained = [(s, max_length) for s in counter.samples(rows)] if rows and counter.exact else []
     if not shown and not trained:
         return _uncounted(model, "nothing to count")
     own = counter.tiling.max_num
-    top = model.max_tiles or min(
-        (_alone(s, counter.tiling, most) for s, most in (*shown, *trained)), default=own
-    )
+    top = model.max_tiles
+    if ceiling or not top:
+        finest = min(_alone(s, counter.tiling, most) for s, most in (*shown, *trained))
+        top = min(finest, top or own)
     for sample, most in chain(shown, trained) if model.max_tiles else ():
         _check(sample, counter.tiling, most, top)
 
@@ -107,9 +113,13 @@ def fit(
     if trained:
         row = max((s for s, _ in trained), key=tokens)
         words.append(f"longest training row {tokens(row):,} of {max_length:,} ({row.name})")
-    how = "given" if model.max_tiles else "the model's own" if top == own else "chosen to fit"
+    how = (
+        "given" if top == model.max_tiles else "the model's own" if top == own else "chosen to fit"
+    )
     note = f"Token budget at max_tiles {top} ({how}): {', '.join(words)}."
-    fitted = model if top == own else model.model_copy(update={"max_tiles": top})
+    fitted = (
+        model if top == (model.max_tiles or own) else model.model_copy(update={"max_tiles": top})
+    )
     return Budget(fitted, tokens(sample), most, sample.name, top, note)
 
 
@@ -119,19 +129,23 @@ def _uncounted(model: ModelParams, why: str) -> Budget:
 
 
 def _prompts(
-    clips: Sequence[Clip], counter: PromptCounter, frames: int, face: FaceParams | None
+    clips: Sequence[Clip], counter: PromptCounter, frames: int, view: View, face: FaceParams | None
 ) -> Iterator[Sample]:
+    if view != "whole" and face is None:
+        raise ValueError(f"view={view!r} needs face parameters")
     for clip in clips:
-        sizes: list[Size] = [] if face is None else [(face.size, face.size)]
-        if face is None or face.missing == "frame":
+        sizes: list[Size] = [] if face is None or view == "whole" else [(face.size, face.size)]
+        if view != "face" or (face is not None and face.missing == "frame"):
             try:
                 video = probe(clip.video)
             except (MediaError, OSError):
                 continue
             sizes.append((video.width, video.height))
-        size = max(sizes, key=lambda one: sum(counter.tiling.tiles([one])))
+        if view != "both":  # one picture a frame, the one with more tiles
+            sizes = [max(sizes, key=lambda one: sum(counter.tiling.tiles([one])))]
         turn = [{"role": "user", "content": zero_shot_prompt(clip)}]
-        yield Sample(clip.name, (size,) * frames, counter.other(turn, frames))
+        pictures = frames * tuple(sizes)
+        yield Sample(clip.name, pictures, counter.other(turn, len(pictures)))
 
 
 def _alone(sample: Sample, tiling: Tiling, limit: int) -> int:

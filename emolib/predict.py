@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from emolib import prompts
 from emolib.datasets.clip import Clip
 from emolib.engines.base import Engine, Request
@@ -17,11 +19,11 @@ from emolib.hashing import is_unchanged, sha_file
 from emolib.inference import Task, ask
 from emolib.labels import parse_labels
 from emolib.ledger import Ledger
-from emolib.media.faces import crop_faces, face_record
+from emolib.media.faces import FaceCrop, crop_faces, face_record
 from emolib.media.video import sample_frames
 from emolib.params.media import FaceParams
 
-View = Literal["whole", "face"]
+View = Literal["whole", "face", "both"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,10 @@ def predict(
         ledger: Finds and keeps the answers.
         system: Name in tables.
         frames: Frames per clip, one at random from each of as many equal parts.
-        seed: Seed of the frames; both views of one seed see the same moments.
-        view: "whole" image, or the aligned "face" crop (S8).
-        face: Detector and crop; needed for "face".
+        seed: Seed of the frames; all views of one seed see the same moments.
+        view: "whole" image, the aligned "face" crop (S8), or "both": every frame followed by
+            its crop. A frame without a face is shown whole in each of them, and once.
+        face: Detector and crop; needed for "face" and "both".
         desc: Name on the progress bar; the system's when empty.
 
     Returns:
@@ -121,9 +124,9 @@ def _task(clip: Clip, frames: int, seed: int, view: View, face: FaceParams | Non
         "view": view,
         "prompt": prompt,
     }
-    if view == "face":
+    if view != "whole":
         if face is None:
-            raise ValueError("view='face' needs face parameters")
+            raise ValueError(f"view={view!r} needs face parameters")
         content["face"] = face.model_dump(mode="json")
     info: dict[str, Any] = {"subtitle_source": clip.subtitle_source}
     build = partial(_request, clip, sha, prompt, frames, seed, view, face, info)
@@ -147,12 +150,20 @@ def _request(
     info["pts_s"] = [round(frame.pts_s, 4) for frame in sample.frames]
     info["distinct_frames"] = sample.distinct
     images = [frame.image for frame in sample.frames]
-    if view == "face":
+    if view != "whole":
         assert face is not None
         crops = crop_faces(images, face)
         info["faces"] = face_record(crops)
-        images = [crop.image for crop in crops]
+        images = _with_crops(images, crops) if view == "both" else [crop.image for crop in crops]
     return Request(id="", prompt=prompt, images=tuple(images))
+
+
+def _with_crops(images: Sequence[np.ndarray], crops: Sequence[FaceCrop]) -> list[np.ndarray]:
+    """Every frame, followed by its crop where a face was found."""
+    shown = []
+    for image, crop in zip(images, crops, strict=True):
+        shown += [image, crop.image] if crop.found else [image]
+    return shown
 
 
 def _prediction(name: str, system: str, engine: Engine, row: Mapping[str, Any]) -> Prediction:

@@ -6,10 +6,14 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emolib.report import Cell, format_cell, table
 from emolib.scoring import Comparison, Score
+from emolib.scoring.uncertainty import holm
+
+if TYPE_CHECKING:
+    from emolib.ablation import PartResult
 
 COLUMNS = (
     "system",
@@ -129,7 +133,15 @@ def frame(made: Mapping[str, Any]) -> Any:
 
 
 def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
-    """Paired differences: one row a comparison and metric, with interval and p value."""
+    """Paired differences: one row a comparison and metric, with interval and p value.
+
+    Of three comparisons or more the p values are also given corrected (Holm), by metric.
+    """
+    corrected = {
+        metric: holm({name: found.p_permutation[metric] for name, found in comparisons.items()})
+        for metric in ("avg", "f1")
+    }
+    several = len(comparisons) > 2
     rows: list[list[Cell]] = []
     for name, found in comparisons.items():
         for metric in ("avg", "f1"):
@@ -142,10 +154,11 @@ def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> dict[
                     found.difference[metric],
                     f"{low:+.4f} to {high:+.4f}",
                     found.p_permutation[metric],
+                    *([corrected[metric][name]] if several else []),
                 ]
             )
     columns = ["comparison", "n", "metric", "difference", "95 % (paired)", "p (permutation)"]
-    return table(title, columns, rows)
+    return table(title, [*columns, *(["p (Holm)"] if several else [])], rows)
 
 
 def spread_table(title: str, scores: Mapping[str, Score]) -> dict[str, Any]:
@@ -160,3 +173,42 @@ def spread_table(title: str, scores: Mapping[str, Score]) -> dict[str, Any]:
         values = [float(getattr(score, metric)) for score in scores.values()]
         rows.append([label, len(values), sum(values) / len(values), min(values), max(values)])
     return table(title, ["metric", "seeds", "mean", "lowest", "highest"], rows)
+
+
+def parts_table(title: str, results: Sequence[PartResult]) -> dict[str, Any]:
+    """Arms of the face-crop ablation within parts of the clips, one row a part."""
+    arms = list(dict.fromkeys(arm for part in results for arm in part.avg))
+    pairs = [
+        p for part in results for p in part.differences if p in ("whole - face", "both - whole")
+    ]
+    pairs = list(dict.fromkeys(pairs))
+    rows: list[list[Cell]] = []
+    for part in results:
+        row: list[Cell] = [part.name, part.n, *(part.avg.get(arm) for arm in arms)]
+        for pair in pairs:
+            found = part.differences.get(pair)
+            row += [None, None, None] if found is None else _difference(found)
+        rows.append(row)
+    heads = [text for pair in pairs for text in (pair, f"95 %, {pair}", f"p, {pair}")]
+    made = table(title, ["clips", "n", *arms, *heads], rows)
+    made["notes"] = [
+        "Avg; faces as the detector found them, their size in pixels of the video (side of the "
+        "square cut out of it, median of the clip). Paired intervals; p by permutation, not "
+        "corrected for the number of parts; no test where there are too few clips."
+    ]
+    return made
+
+
+def _difference(found: Mapping[str, Any]) -> list[Cell]:
+    low, high = found["ci95"]
+    return [found["avg"], f"{low:+.4f} to {high:+.4f}", found["p"]]
+
+
+def trend_table(title: str, trends: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Rank correlation of differences between arms with face size."""
+    rows: list[list[Cell]] = [
+        [pair, int(one["n"]), one["rho"], one["p"]] for pair, one in trends.items()
+    ]
+    made = table(title, ["difference", "n", "Spearman's rho", "p (permutation)"], rows)
+    made["notes"] = ["Clips with a face. Resolution at work: 'whole - face' falls, rho < 0."]
+    return made

@@ -102,9 +102,30 @@ def test_the_finest_tiling_that_fits_is_chosen(
 
 def test_face_crops_have_the_crops_size(models: dict[str, Path], clips: list[Clip]) -> None:
     model = params(models["converted"], max_length=9000)
-    room = fit(model, clips, frames=6, face=FaceParams(size=56))
+    room = fit(model, clips, frames=6, view="face", face=FaceParams(size=56))
     assert room.longest < fit(model, clips, frames=6).longest
     assert "(small)" in room.note, "all crops are alike, so words decide"
+    with pytest.raises(ValueError, match="face parameters"):
+        fit(model, clips, frames=6, view="face")
+
+
+def test_a_frame_and_its_crop_are_counted_together(
+    models: dict[str, Path], clips: list[Clip]
+) -> None:
+    crop = FaceParams(size=56)
+    model = params(models["converted"], max_length=9000)
+    whole = fit(model, clips, frames=6)
+    both = fit(model, clips, frames=6, view="both", face=crop)
+    one = params(models["converted"], max_length=whole.longest, max_tiles=whole.max_tiles)
+    assert both.longest > whole.longest
+    with pytest.raises(TokenBudgetError, match="max_tiles"):
+        fit(one, clips, frames=6, view="both", face=crop)
+    lowered = fit(one, clips, frames=6, view="both", face=crop, ceiling=True)
+    assert 0 < lowered.model.max_tiles < whole.max_tiles
+    assert lowered.longest <= whole.longest
+    assert "chosen to fit" in lowered.note
+    roomy = one.model_copy(update={"max_length": 9000, "max_tiles": 2})
+    assert fit(roomy, clips, frames=6, view="both", face=crop, ceiling=True).model == roomy
 
 
 def _rows(folder: Path) -> Path:

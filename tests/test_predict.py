@@ -13,6 +13,8 @@ from emolib.__main__ import main
 from emolib.datasets.clip import Clip
 from emolib.errors import DataError
 from emolib.ledger import Ledger
+from emolib.media import faces
+from emolib.media.detectors import Face
 from emolib.params import profiles
 from emolib.params.media import FaceParams
 from emolib.predict import (
@@ -24,7 +26,7 @@ from emolib.predict import (
     summary,
 )
 from tests.fakes import FakeEngine
-from tests.media_files import number_of, write_video
+from tests.media_files import HEIGHT, WIDTH, number_of, write_video
 from tests.shared import shared
 
 ANSWER = 'She frowns. ["Angry", "a bit sad"]'
@@ -105,7 +107,7 @@ def test_a_clip_deleted_midway_is_read_when_it_is_back(tmp_path, clips):
     assert len(engine.seen) == 1
 
 
-def test_both_views_see_the_same_moments(tmp_path, clips):
+def test_all_views_see_the_same_moments(tmp_path, clips):
     whole, _ = ask(clips, tmp_path)
     face, engine = ask(clips, tmp_path, view="face", face=FaceParams(size=64))
     assert [r.info["pts_s"] for r in whole] == [r.info["pts_s"] for r in face]
@@ -125,9 +127,31 @@ def test_views_and_settings_have_answers_of_their_own(tmp_path, clips):
     assert len(engine.seen) == 4
 
 
-def test_face_view_needs_to_be_told_how(tmp_path, clips):
+@pytest.mark.parametrize("view", ["face", "both"])
+def test_views_with_faces_need_to_be_told_how(tmp_path, clips, view):
     with pytest.raises(ValueError, match="face parameters"):
-        ask(clips, tmp_path, view="face")
+        ask(clips, tmp_path, view=view)
+
+
+def test_both_shows_a_crop_after_each_frame_that_has_a_face(tmp_path, clips, monkeypatch):
+    class EveryOther:
+        """Finds a face in every second frame it is shown."""
+
+        def __init__(self):
+            self.n = 0
+
+        def detect(self, image):
+            self.n += 1
+            return [Face((8.0, 8.0, 40.0, 40.0), 1.0)] if self.n % 2 else []
+
+    monkeypatch.setattr(faces, "open_detector", lambda params: EveryOther())
+    rows, engine = ask(clips[:1], tmp_path, view="both", face=FaceParams(size=64))
+    whole, crop = (HEIGHT, WIDTH, 3), (64, 64, 3)
+    assert [i.shape for i in engine.seen[0].images] == [whole, crop, whole] * 3
+    assert rows[0].info["faces"]["found"] == 3
+    assert detection_rate(rows)["rate"] == 0.5
+    alone, _ = ask(clips[:1], tmp_path)
+    assert alone[0].info["pts_s"] == rows[0].info["pts_s"]
 
 
 def test_prediction_files_come_back(tmp_path, clips):

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from emolib.params.loading import project_root
     from emolib.params.media import FaceParams
     from emolib.params.profiles import base_params
-    from emolib.predict import predict
+    from emolib.predict import View, predict
     from emolib.report import format_table, one_line
 
     if args.frames < 1:
@@ -95,10 +95,16 @@ def run(args: argparse.Namespace) -> int:
     clips = _with_words(args, base, clips, root)
     rows = []
     face = FaceParams() if args.face else None
+    view: View = "face" if args.face else "whole"
     for name in systems:
         with contextlib.chdir(root):  # where a profile's paths begin
             room = budget.fit(
-                base.models[name], clips, frames=args.frames, face=face, cache=outputs / "models"
+                base.models[name],
+                clips,
+                frames=args.frames,
+                view=view,
+                face=face,
+                cache=outputs / "models",
             )
         print(f"{name}: {room.note}")
         with (
@@ -113,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
                 system=f"{name}{' (face crop)' if args.face else ''}",
                 frames=args.frames,
                 seed=base.seed,
-                view="face" if args.face else "whole",
+                view=view,
                 face=face,
             )
     write_jsonl(out, (row.to_json() for row in rows))

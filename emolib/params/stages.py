@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -217,13 +218,16 @@ class AffectGPTSft(StageParams):
 
 
 class FaceAblation(StageParams):
-    """Notebook 05: whole image against aligned face crop (paper section 3.2.2).
+    """Notebook 05: whole image, aligned face crop, and both (paper section 3.2.2).
 
     Attributes:
         split: Only clips of this split; "" = all.
-        model: Name under ``models``.
-        frames: Frames of each clip, the same ones in both arms.
+        model: Name under ``models``. Its ``max_tiles`` is a most here: all arms share the finest
+            tiling at which both pictures of every frame fit.
+        frames: Frames of each clip, the same ones in all arms.
         face: Detector and crop.
+        face_px: Bounds between small and large faces, pixels of the video, ascending; [] = such
+            that each third of the clips with a face makes a part.
         grouping: How synonyms are grouped for the score.
         groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
     """
@@ -234,8 +238,15 @@ class FaceAblation(StageParams):
     split: str = ""
     frames: int = Field(default=6, ge=1)
     face: FaceParams = FaceParams()
+    face_px: tuple[float, ...] = ()
     grouping: Grouping = "lexicon"
     groups: str = ""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if any(a >= b for a, b in pairwise((0.0, *self.face_px))):
+            raise ValueError(f"face_px: {list(self.face_px)}: give ascending numbers above 0")
+        return self
 
 
 class DiscriminativeModel(StageParams):

@@ -19,7 +19,7 @@ def label_frequencies(clips: Sequence[Clip], ax: Axes, *, top: int = 25) -> Axes
     counts = Counter(label for clip in clips for label in clip.labels or ())
     rows = counts.most_common(top)[::-1]
     if not rows:
-        return _nothing(ax, "no labels")
+        return nothing(ax, "no labels")
     ax.barh([label for label, _ in rows], [n for _, n in rows], color="C0")
     ax.set(xlabel="clips", title=f"{len(counts)} different labels, the {len(rows)} most frequent")
     ax.margins(y=0.01)
@@ -29,13 +29,14 @@ def label_frequencies(clips: Sequence[Clip], ax: Axes, *, top: int = 25) -> Axes
 def durations(seconds: Sequence[float], ax: Axes) -> Axes:
     """Histogram of clip durations in seconds."""
     if not seconds:
-        return _nothing(ax, "no durations")
+        return nothing(ax, "no durations")
     ax.hist(seconds, bins=min(30, max(5, len(seconds) // 3)), color="C0")
     ax.set(xlabel="duration (s)", ylabel="clips", title=f"median {np.median(seconds):.1f} s")
     return ax
 
 
-def _nothing(ax: Axes, text: str) -> Axes:
+def nothing(ax: Axes, text: str) -> Axes:
+    """Say in place of a figure why there is none."""
     ax.text(0.5, 0.5, text, ha="center", va="center", transform=ax.transAxes)
     ax.set_axis_off()
     return ax

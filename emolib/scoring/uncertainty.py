@@ -9,7 +9,7 @@ sorted first, so the order of clips cannot change an interval.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,3 +162,16 @@ def _distinct_rows(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     new = np.concatenate([[True], np.any(ordered[1:] != ordered[:-1], axis=1)])
     starts = np.flatnonzero(new)
     return ordered[starts], np.diff(np.append(starts, len(ordered)))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Correct p values of several tests of one question, Holm's step-down way.
+
+    Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
+    """
+    ordered = sorted(p_values, key=lambda name: p_values[name])
+    corrected, worst = {}, 0.0
+    for rank, name in enumerate(ordered):
+        worst = max(worst, min(1.0, p_values[name] * (len(ordered) - rank)))
+        corrected[name] = worst
+    return {name: corrected[name] for name in p_values}
