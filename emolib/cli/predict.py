@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from emolib.errors import DataError, ParamsError
 
@@ -98,6 +98,9 @@ def run(args: argparse.Namespace) -> int:
     view: View = "face" if args.face else "whole"
     for name in systems:
         with contextlib.chdir(root):  # where a profile's paths begin
+            if (said := _by_affectgpt(args, base, name, clips)) is not None:
+                rows += said
+                continue
             room = budget.fit(
                 base.models[name],
                 clips,
@@ -144,6 +147,29 @@ def run(args: argparse.Namespace) -> int:
         print(f"{one_line(row.name)}: {one_line(row.error or '')}")
     print(f"{len(rows)} rows, {len(failed)} with an error -> {args.out}")
     return 1 if failed else 0
+
+
+def _by_affectgpt(
+    args: argparse.Namespace, base: Any, name: str, clips: list[Any]
+) -> list[Any] | None:
+    """AffectGPT's predictions: it takes frames, sound and words its own way; None of others."""
+    from emolib import sft
+    from emolib.ledger import Ledger
+    from emolib.params.media import FaceParams
+
+    outputs = Path(base.outputs)
+    cache = outputs / "models"
+    model = base.models[name]
+    if not sft.is_affectgpt(model, cache):
+        return None
+    view: Literal["whole", "face"] = "face" if args.face else "whole"
+    shown, _ = sft.shown_clips(clips, view, FaceParams(size=224), outputs / "faces")
+    with Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger:
+        return sft.predict_clips(
+            *(shown, model, ledger),
+            system=f"{name}{' (face crop)' if args.face else ''}",
+            cache=cache,
+        )
 
 
 def _with_words(args: argparse.Namespace, base: Any, clips: list[Any], root: Path) -> list[Any]:

@@ -296,11 +296,11 @@ def train_tokenizer(
     )
 
 
-def randomise(model: Any, seed: int, embedding: float = 0.5) -> Any:
-    """Draw a model's weights anew, in place; same seed, same weights.
+def random_model(build: Callable[[], Any], seed: int, embedding: float = 0.5) -> Any:
+    """Build a model and draw its weights; same seed, same weights.
 
     Args:
-        model: Any module.
+        build: Makes the model.
         seed: Of the weights.
         embedding: Standard deviation of embeddings.
     """
@@ -308,6 +308,7 @@ def randomise(model: Any, seed: int, embedding: float = 0.5) -> Any:
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
+        model = build().to(torch.float32)
         # Wider than a fresh model's 0.02, so that the answer depends on image and words.
         for name, weight in sorted(model.named_parameters()):
             if weight.ndim > 1:
@@ -336,10 +337,9 @@ def save_random(
         seed: Of the weights.
         embedding: Standard deviation of embeddings: the less, the more a token's neighbours say.
     """
-    import torch
     from transformers import GenerationConfig
 
-    model = randomise(architecture(config).to(torch.float32), seed, embedding)
+    model = random_model(lambda: architecture(config), seed, embedding)
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,24 +20,31 @@ from emolib.params.media import FaceParams
 from emolib.progress import track
 
 
-def face_clips(
-    clips: Sequence[Clip], face: FaceParams, folder: Path, frames: int = 8
+def shown_clips(
+    clips: Sequence[Clip],
+    view: Literal["whole", "face"],
+    face: FaceParams,
+    folder: Path,
+    frames: int = 8,
 ) -> tuple[list[Clip], dict[str, int]]:
-    """Cut the face out of the frames a model sees of every clip, and keep the crops.
+    """The clips as they are, or the face cut out of the frames a model sees of every one.
 
     A frame without a face gives what ``face.missing`` says; the counts tell how many. A clip that
     cannot be read stays as it is, so that whoever uses it next says what is wrong with it.
 
     Args:
         clips: With videos.
-        face: How.
+        view: "whole" changes nothing and counts nothing.
+        face: How faces are cut out.
         folder: Where crops are kept, by content of the video: nothing is cut twice.
         frames: Frames a model sees of a clip.
 
     Returns:
-        The clips, each with its crops as video and its sound as before; and the counts ``clips``,
-        ``frames``, ``found``. Cost: one detection a frame, 10 to 100 ms.
+        The clips, with "face" each with its crops as video and its sound as before; and the
+        counts ``clips``, ``frames``, ``found``. Cost: one detection a frame, 10 to 100 ms.
     """
+    if view == "whole":
+        return list(clips), {}
     detector = open_detector(face)
     settings = face.model_dump(mode="json")
     made: list[Clip] = []

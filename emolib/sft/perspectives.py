@@ -132,6 +132,50 @@ def preset_of(model: ModelParams, preset: str, cache: Path | None = None) -> str
     return str(read_json(file).get("preset", "paper")) if file.is_file() else "paper"
 
 
+def is_affectgpt(model: ModelParams, cache: Path | None = None) -> bool:
+    """Whether a model is an AffectGPT, which is asked in a way of its own.
+
+    Raises:
+        MissingModelError: the model is not on this machine.
+    """
+    if model.engine == "server":
+        return False
+    config = read_json(find_model(model, cache).path / "config.json")
+    return config.get("model_type") == "affectgpt"
+
+
+def predict_clips(
+    clips: Sequence[Clip],
+    model: ModelParams,
+    ledger: Ledger,
+    *,
+    system: str,
+    cache: Path | None = None,
+) -> list[Prediction]:
+    """Ask one AffectGPT of every clip all that it can tell of it, as its folder says.
+
+    Args:
+        clips: The clips.
+        model: The model; ``adapters`` may name trained branches.
+        ledger: Finds and keeps the answers.
+        system: Name in tables.
+        cache: Where tiny checkpoints are kept.
+
+    Returns:
+        One prediction a clip, in order. The design of 2025 is asked for labels, that of 2024 for
+        a description.
+    """
+    from emolib.models.affectgpt.engine import AffectGPTEngine
+
+    preset = preset_of(model, "", cache)
+    answer: Answer = "labels" if preset.endswith("2025") else "description"
+    with AffectGPTEngine(model, system, cache=cache) as engine:
+        said = describe(
+            *(clips, engine, ledger), system=system, views=("all",), preset=preset, answer=answer
+        )
+    return said["all"]
+
+
 def chosen_branches(trained: Mapping[int, Trained], policy: str) -> dict[str, Path]:
     """The branches to test, by system name: "AffectGPT-SFT", with seed and epoch where several."""
     chosen = {seed: one.choose(policy) for seed, one in trained.items()}

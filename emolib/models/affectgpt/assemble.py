@@ -186,6 +186,8 @@ def _configured(
         **design,
     )
     config.dtype = text.dtype
+    for part in (config.vision_config, config.audio_config, config.text_config):
+        part._name_or_path = ""  # a path on this machine
     return config
 
 

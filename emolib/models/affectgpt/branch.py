@@ -61,10 +61,16 @@ class AffectGPTQFormer(Blip2QFormerModel):
             float [n, num_query_tokens, hidden_size].
         """
         return self(
-            query_embeds=self.query_tokens.expand(len(states), -1, -1),
-            encoder_hidden_states=states.to(self.query_tokens.dtype),
-            encoder_attention_mask=mask,
+            encoder_hidden_states=states.to(self.query_tokens.dtype), encoder_attention_mask=mask
         ).last_hidden_state
+
+    def forward(self, query_embeds: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        """As the library's; without ``query_embeds`` the learned queries read."""
+        # Taken here, not by the caller: an offloaded module has its weights only in its forward.
+        if query_embeds is None:
+            n = len(kwargs["encoder_hidden_states"])
+            query_embeds = self.query_tokens.expand(n, -1, -1)
+        return super().forward(query_embeds=query_embeds, **kwargs)
 
 
 class AffectGPTBranch(nn.Module):
@@ -88,7 +94,7 @@ class AffectGPTBranch(nn.Module):
             float [n, num_query_tokens, LLM width].
         """
         states = states.to(self.projection.weight.dtype)
-        states = states + positions_of(self.position_embedding, states.shape[1])[:, None]
+        states = states + positions_of(self.position_embedding, states)[:, None]
         if mask is not None:
             mask = mask.bool().repeat_interleave(states.shape[2], dim=1)
         return self.projection(self.qformer.read(states.flatten(1, 2), mask))
@@ -107,18 +113,19 @@ class AffectGPTBranch(nn.Module):
         return self(self.projection.weight.new_zeros(1, 1, 1, width)).sum() * 0.0
 
 
-def positions_of(embedding: nn.Embedding, count: int) -> torch.Tensor:
-    """The first position vectors, float [count, width].
+def positions_of(embedding: nn.Embedding, states: torch.Tensor) -> torch.Tensor:
+    """Vectors of the positions in ``states`` [n, positions, ...]: float [positions, width].
 
     Raises:
         ValueError: there are not as many.
     """
+    count = states.shape[1]
     if count > embedding.num_embeddings:
         raise ValueError(
             f"{count} frames or clips given, at most {embedding.num_embeddings} have a position: "
             "sample fewer"
         )
-    return embedding(torch.arange(count, device=embedding.weight.device))
+    return embedding(torch.arange(count, device=states.device))
 
 
 def masked_mean(states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -133,6 +133,7 @@ def _configured(
     video, audio = (rows, rows + 1) if words is None else placeholder_ids(words)
     text.vocab_size = max(rows, video + 1, audio + 1)
     settings = (config or AffectGPTConfig()).to_dict()
+    text._name_or_path = ""  # a path on this machine
     settings |= {
         "text_config": text.to_dict(),
         "video_token_id": video,

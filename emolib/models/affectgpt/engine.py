@@ -41,9 +41,11 @@ class AffectGPTEngine(EngineBase):
     other, so the perspectives of a clip cost one encoding.
 
     Args:
-        params: The converted folder or "tiny:affectgpt"; ``adapters`` are not for this model.
+        params: The converted folder or "tiny:affectgpt"; ``adapters`` may name one file of trained
+            branches.
         name: Short name for tables.
-        branches: Trained branches put over the folder's own; None: as converted.
+        branches: Trained branches (and LoRA) put over the folder's own; None: those of
+            ``params``, or as converted.
         cache: Where tiny checkpoints are kept; None = ``outputs/models``.
 
     Raises:
@@ -58,6 +60,10 @@ class AffectGPTEngine(EngineBase):
         branches: Path | None = None,
         cache: Path | None = None,
     ) -> None:
+        if len(params.adapters) > 1:
+            raise EngineError(f"{name}: {len(params.adapters)} adapters; AffectGPT takes one")
+        if branches is None and params.adapters:
+            branches = Path(params.adapters[0]).expanduser()
         found = find_model(params, cache)
         dtype = found.dtype if params.dtype == "auto" else params.dtype
         try:

@@ -122,12 +122,12 @@ class QFormerPreFusion(nn.Module):
         clips: torch.Tensor,
     ) -> torch.Tensor:
         """As :meth:`AttentionPreFusion.forward`; float [n, num_query_tokens, LLM width]."""
-        n, positions, tokens = frames.shape[:3]
+        n, _, tokens = frames.shape[:3]
         dtype = self.projection.weight.dtype
         seen = self.video_embedding(frames.to(dtype))
-        seen = seen + positions_of(self.video_position, positions)[:, None]
+        seen = seen + positions_of(self.video_position, frames)[:, None]
         heard = self.audio_embedding(clips.to(dtype))
-        heard = heard + positions_of(self.audio_position, clips.shape[1])
+        heard = heard + positions_of(self.audio_position, clips)
         mask = None
         if frame_mask is not None:
             real = frame_mask.bool().repeat_interleave(tokens, dim=1)

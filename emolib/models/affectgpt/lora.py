@@ -50,6 +50,7 @@ def add_lora(
     for name, parameter in model.named_parameters():
         if LORA in name:
             parameter.data = parameter.data.float()
+    model.train(model.training)  # its dropout is new
     return [name for name, _ in model.named_parameters() if LORA in name]
 
 

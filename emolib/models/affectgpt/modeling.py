@@ -48,6 +48,14 @@ class AffectGPTPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
     _skip_keys_device_placement = "past_key_values"
+    # Each small enough for one device; towers and language model bring their own.
+    _no_split_modules = (
+        "AffectGPTQFormer",
+        "AffectGPTBranch",
+        "PooledBranch",
+        "AttentionPreFusion",
+        "QFormerPreFusion",
+    )
     # Trained weights stay in fp32 whatever the towers use, as in the published recipe.
     _keep_in_fp32_modules_strict = ("image_qformer", *TRAINED)
 

@@ -52,4 +52,5 @@ def placed(
         )
     if features is None:
         return embeds
-    return embeds.masked_scatter(here[..., None], features.to(embeds.device, embeds.dtype))
+    here = here.to(embeds.device)[..., None]
+    return embeds.masked_scatter(here, features.to(embeds.device, embeds.dtype))

@@ -8,9 +8,9 @@ falls and the answers stay noise.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from emolib.datasets.demo import lines
 from emolib.engines.tiny import (
     IMAGE_SIZE,
     llama_sizes,
-    randomise,
+    random_model,
     save_random,
     train_tokenizer,
 )
@@ -79,9 +79,11 @@ def build_2025(folder: Path, seed: int) -> None:
         save_hubert(audio, seed)
         save_qwen(llm, seed)
         assemble(vision, audio, llm, made, pre_fusion_size=32, seed=seed)
-        for file in made.iterdir():
-            file.chmod(0o644)
-            shutil.move(file, folder / file.name)
+        model = AffectGPTForConditionalGeneration.from_pretrained(made, dtype="float32")
+        model.save_pretrained(folder)
+        AffectGPTProcessor.from_pretrained(made).save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)
 
 
 def save_clip(folder: Path, seed: int = 0) -> None:
@@ -90,7 +92,7 @@ def save_clip(folder: Path, seed: int = 0) -> None:
 
     sizes = _BLOCKS | {"num_hidden_layers": 2, "projection_dim": 24}
     config = CLIPVisionConfig(**sizes, image_size=IMAGE_SIZE, patch_size=IMAGE_SIZE // 4)
-    save_weights(CLIPVisionModelWithProjection(config), folder, seed)
+    save_weights(lambda: CLIPVisionModelWithProjection(config), folder, seed)
     side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
     CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size=side).save_pretrained(
         folder
@@ -113,7 +115,7 @@ def save_hubert(folder: Path, seed: int = 0) -> None:
         do_stable_layer_norm=True,
         conv_bias=True,
     )
-    save_weights(HubertModel(config), folder, seed)
+    save_weights(lambda: HubertModel(config), folder, seed)
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
 
 
@@ -129,15 +131,14 @@ def save_qwen(folder: Path, seed: int = 0) -> None:
     )
     sizes = llama_sizes(tokenizer) | {"model_type": "qwen2", "vocab_size": len(tokenizer) + 8}
     config = AutoConfig.for_model(**sizes)
-    model = AutoModelForCausalLM.from_config(config)
-    save_weights(model, folder, seed, embedding=0.05)  # as above
+    build = partial(AutoModelForCausalLM.from_config, config)
+    save_weights(build, folder, seed, embedding=0.05)  # as above
     tokenizer.save_pretrained(folder)
 
 
-def save_weights(model: Any, folder: Path, seed: int, embedding: float = 0.5) -> None:
+def save_weights(build: Callable[[], Any], folder: Path, seed: int, embedding: float = 0.5) -> None:
     """Write a part with random weights wide enough that its input shows in its output."""
-    randomise(model, seed, embedding)
-    model.save_pretrained(folder)
+    random_model(build, seed, embedding).save_pretrained(folder)
 
 
 def _texts() -> Iterator[str]:
