@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 
 from emolib.params.affectgpt import Answer, Perspective, Preset, SftParams
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
-from emolib.params.media import AsrParams, FaceParams
+from emolib.params.fusion import FusionParams
+from emolib.params.media import AsrParams, DecodeParams, FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
 from emolib.params.training import GateParams, LoraParams
 
@@ -27,6 +28,7 @@ class StageParams(Schema):
         data: The clips.
         models: Models by the names the stages call them.
         asr: How words are heard where no official subtitle is known; no model = they stay unknown.
+        decode: Limits of the processes that decode videos.
         outputs: Folder of all runs, relative to the project root.
         run_dir: This run's folder; "" makes a new one under ``outputs``.
     """
@@ -39,6 +41,7 @@ class StageParams(Schema):
     data: DataParams = DataParams()
     models: dict[str, ModelParams] = Field(default_factory=dict)
     asr: AsrParams = AsrParams()
+    decode: DecodeParams = DecodeParams()
     outputs: str = "outputs"
     run_dir: str = ""
 
@@ -114,6 +117,12 @@ class CaptionFilter(StageParams):
         judge: Name under ``models``.
         threshold: Pairs whose similarity is below are dropped; exactly at it they stay.
         max_pairs: At most this many pairs are kept, drawn at random; 0 = all.
+        scoring: Where the similarity is read: "text", the number in the answer (paper);
+            "expected", the mean of the numbers the judge might have written; "yes-no", its
+            probability of yes to a question of its own. The last two need token probabilities.
+        both_orders: Ask about each pair twice, the captions swapped; the mean decides.
+        audit_pairs: Pairs on the page for people to look at; 0 = no page.
+        marks: ``marks.csv`` saved from that page; "" = nobody has looked yet.
     """
 
     INPUTS: ClassVar[tuple[str, ...]] = ("captions",)
@@ -123,6 +132,14 @@ class CaptionFilter(StageParams):
     judge: str
     threshold: float = Field(default=0.9, ge=0, le=1)
     max_pairs: int = Field(default=26_000, ge=0)
+    scoring: Literal["text", "expected", "yes-no"] = "text"
+    both_orders: bool = False
+    audit_pairs: int = Field(default=100, ge=0)
+    marks: str = ""
+
+    def input_paths(self) -> dict[str, Path]:
+        """The file of marks counts as an input: its content is part of the run's key."""
+        return super().input_paths() | ({"marks": Path(self.marks)} if self.marks else {})
 
 
 class InternVLLora(StageParams):
@@ -284,16 +301,30 @@ class FusionAnalysis(StageParams):
         lora_run: Run folder of notebook 03 (zero-shot and fine-tuned predictions).
         face_run: Run folder of notebook 05 (face-crop predictions).
         discriminative_run: Run folder of notebook 06 (six-class predictions).
+        affectgpt_run: Run folder of notebook 04 (AffectGPT on its own test clips); "" = none.
+        affectgpt_system: Which system of that run.
+        fusion: What is fused and how.
+        co_judges: Names under ``models`` of LLMs that are shown the candidates and choose.
+        gallery: Clips shown with frames, words and labels: half won, half lost; 0 = none.
         grouping: How synonyms are grouped for the score.
         groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
         resamples: Bootstrap resamples behind every interval.
     """
 
-    INPUTS: ClassVar[tuple[str, ...]] = ("lora_run", "face_run", "discriminative_run")
+    INPUTS: ClassVar[tuple[str, ...]] = (
+        *("lora_run", "face_run", "discriminative_run"),
+        "affectgpt_run",
+    )
+    MODELS: ClassVar[tuple[str, ...]] = ("co_judges",)
 
     lora_run: str
     face_run: str
     discriminative_run: str
+    affectgpt_run: str = ""
+    affectgpt_system: str = "AffectGPT-SFT"
+    fusion: FusionParams = FusionParams()
+    co_judges: tuple[str, ...] = ()
+    gallery: int = Field(default=6, ge=0)
     split: str = ""
     grouping: Grouping = "lexicon"
     groups: str = ""
