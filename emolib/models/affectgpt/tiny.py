@@ -71,9 +71,12 @@ def build(folder: Path, seed: int) -> None:
 
 def build_2025(folder: Path, seed: int) -> None:
     """Write tiny CLIP, HuBERT and Qwen2 folders and assemble them; about three seconds."""
+    import torch
+
     from emolib.models.affectgpt.assemble import assemble
 
-    with tempfile.TemporaryDirectory() as home:
+    # Loading a model draws random numbers too.
+    with tempfile.TemporaryDirectory() as home, torch.random.fork_rng(devices=[]):
         vision, audio, llm, made = (Path(home) / name for name in ("v", "a", "l", "made"))
         save_clip(vision, seed)
         save_hubert(audio, seed)
