@@ -17,7 +17,6 @@ _RECORDS = {
     "args.json",
     "additional_config.json",
     "conversion.json",
-    "model_card.json",
     "trainer_state.json",
     "training_args.bin",
     "optimizer.bin",

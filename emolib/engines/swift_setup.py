@@ -72,6 +72,7 @@ def environment(*, allow_download: bool = False) -> dict[str, str]:
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
         "SWIFT_AUDIO_LOAD_BACKEND": "soundfile_pyav",
+        "ENABLE_AUDIO_OUTPUT": "False",  # Qwen-Omni's voice: never heard here, only memory
     }
 
 
@@ -89,6 +90,7 @@ def import_swift(*, allow_download: bool = False) -> None:
             importlib.import_module("swift.infer_engine")
             # model types of our own, which converted folders name in their args.json
             importlib.import_module("emolib.models.internvl.swift_plugin")
+            importlib.import_module("emolib.engines.swift_repairs").repair_templates()
     except ImportError as error:
         raise MissingDependencyError(
             f"models in this process need ms-swift ({error}): pip install 'emolib[train]'"
@@ -105,10 +107,22 @@ def import_swift(*, allow_download: bool = False) -> None:
 
 
 class _NoFalseAlarm(logging.Filter):
-    """Drops ms-swift's notice that model code will run: :func:`find_model` refuses such code."""
+    """Drops what ms-swift says without cause.
+
+    That model code will run: :func:`find_model` refuses such code. That decord is missing: it
+    gets frames, never a video. That Qwen2-Audio needs transformers below 4.49:
+    :mod:`emolib.engines.swift_repairs` does what is missing above.
+    """
+
+    _ALARMS = (
+        "trust_remote_code=True",
+        'pip install "decord" -U',
+        'pip install "transformers>=4.45,<4.49" -U',
+    )
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "trust_remote_code=True" not in record.getMessage()
+        said = record.getMessage()
+        return not any(alarm in said for alarm in self._ALARMS)
 
 
 def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:
@@ -145,6 +159,12 @@ def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:
     if not params.template and ("mimo" in path.name.lower() or (path / "args.json").is_file()):
         template = ""
     return ModelFolder(path, model_type, _stored_dtype(config), template)
+
+
+def shown_name(params: ModelParams, found: ModelFolder) -> str:
+    """Name a model in records: a shipped one as it is addressed, any other by its folder."""
+    shipped = params.model.startswith((TINY, nano.PREFIX))
+    return params.model if shipped else found.path.name
 
 
 def _from_hub(params: ModelParams) -> Path:
@@ -270,9 +290,11 @@ def prepare_every_processor(max_tiles: int = 0) -> None:
     """
     from swift.model.register import ModelLoader
 
+    from emolib.engines.swift_repairs import repair_templates
     from emolib.models.internvl import swift_plugin
 
     swift_plugin.register()
+    repair_templates()
     load = ModelLoader.get_processor
 
     def get_processor(self: Any, *args: Any, **kwargs: Any) -> Any:

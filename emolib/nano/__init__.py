@@ -24,11 +24,6 @@ def names() -> list[str]:
     return sorted(card.parent.name for card in ROOT.glob(f"*/{CARD}"))
 
 
-def known(name: str) -> bool:
-    """Whether a model of this name, with or without "nano:", is here."""
-    return name.removeprefix(PREFIX) in names()
-
-
 def folder(name: str) -> Path:
     """Give the folder of a model.
 

@@ -124,9 +124,7 @@ def collect(
     frames = rng.integers(0, pictures.world.frames, len(clips))
     features, wanted = [], []
     for part in np.array_split(np.arange(len(clips)), max(1, len(clips) // 64)):
-        pixels = tower.varied(
-            pictures.pixels[clips[part], frames[part]], rng, shift=1, mirror=False
-        )
+        pixels = tower.varied(pictures.pixels[clips[part], frames[part]], rng, shift=1)
         features.append(hidden(model, towers.normalised(pixels)))
         right = targets.at(clips[part], frames[part])
         columns = [(right[k][:, None] == torch.tensor(list(v))) for k, v in _TARGETS.items()]

@@ -17,8 +17,9 @@ import torch
 from emolib.demo import loop
 from emolib.demo.affectgpt import branches, fitting, language, sizes, towers
 from emolib.demo.affectgpt.sounds import Sounds, spoken
-from emolib.demo.card import Recipe, save
+from emolib.demo.card import save
 from emolib.demo.pictures import Pictures, World, worlds
+from emolib.demo.recipe import Recipe
 from emolib.hashing import key_of
 from emolib.models.affectgpt.auto import AffectGPTForConditionalGeneration
 
@@ -47,11 +48,16 @@ def build(seed: int, texts: int = 3000) -> tuple[Any, Any]:
 def train_language(model: Any, processor: Any, steps: int, folder: Path, seed: int) -> list[float]:
     """Train the language model in two phases; returns the losses. Some 0.4 s a step on one core."""
     first = steps * 2 // 3
+    how = {"warmup": 0.03, "muon": False}
     losses = []
     for phase, how in enumerate(
         (
-            loop.Phase(f"language-{first}", first, rate=2e-3, warmup=0.03, of=first * 26 // 10),
-            loop.Phase(f"reading-{steps}", steps - first, rate=1.5e-3, warmup=0.03, save=100),
+            loop.Phase(
+                f"language-{first}", first, rate=2e-3, warmup=0.03, of=first * 26 // 10, muon=False
+            ),
+            loop.Phase(
+                f"reading-{steps}", steps - first, rate=1.5e-3, warmup=0.03, save=100, muon=False
+            ),
         )
     ):
         loss = language.answer_loss(model, processor, phase, batch=16, seed=seed)
@@ -79,7 +85,7 @@ def train_sight(
     losses = loop.train(
         {"qformer": model.image_qformer, "heads": heads},
         towers.picture_loss(model, heads, pictures, batch=32, seed=seed),
-        loop.Phase(f"sight-{steps}", steps, rate=2e-3),
+        loop.Phase(f"sight-{steps}", steps, rate=2e-3, muon=False),
         folder,
         check=lambda: str(towers.picture_accuracy(model, heads, val)),
     )
@@ -97,8 +103,8 @@ def train_hearing(
     first, losses = steps * 10 // 14, []
     for number, phase in enumerate(
         (
-            loop.Phase(f"hearing-{first}", first, rate=1e-3, of=first * 25 // 10),
-            loop.Phase(f"listening-{steps}", steps - first, rate=6e-4, save=100),
+            loop.Phase(f"hearing-{first}", first, rate=1e-3, of=first * 25 // 10, muon=False),
+            loop.Phase(f"listening-{steps}", steps - first, rate=6e-4, save=100, muon=False),
         )
     ):
         losses += loop.train(
@@ -129,7 +135,7 @@ def train_branches(
     return loop.train(
         {"video": model.video_branch, "audio": model.audio_branch},
         branches.loss(model, processor, specs, seen, heard, batch=32, seed=seed),
-        loop.Phase(f"branches-{steps}", steps, rate=2e-3),
+        loop.Phase(f"branches-{steps}", steps, rate=2e-3, muon=False),
         folder,
     )
 

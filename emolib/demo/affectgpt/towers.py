@@ -110,7 +110,7 @@ def picture_loss(
         rng = np.random.default_rng((seed, step))
         clips = np.sort(rng.choice(whole, batch))
         frames = rng.integers(0, pictures.world.frames, batch)
-        seen = tower.varied(pictures.pixels[clips, frames], rng, shift=_SHIFT, mirror=False)
+        seen = tower.varied(pictures.pixels[clips, frames], rng, shift=_SHIFT)
         wanted = targets.at(clips, frames)
         total = torch.zeros(())
         for name, read in heads(look(model, normalised(seen))):
