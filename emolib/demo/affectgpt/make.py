@@ -47,21 +47,16 @@ def build(seed: int, texts: int = 3000) -> tuple[Any, Any]:
 
 def train_language(model: Any, processor: Any, steps: int, folder: Path, seed: int) -> list[float]:
     """Train the language model in two phases; returns the losses. Some 0.4 s a step on one core."""
-    first = steps * 2 // 3
-    how = {"warmup": 0.03, "muon": False}
-    losses = []
-    for phase, how in enumerate(
+    first, losses = steps * 2 // 3, []
+    how: Any = {"warmup": 0.03, "muon": False}
+    for number, phase in enumerate(
         (
-            loop.Phase(
-                f"language-{first}", first, rate=2e-3, warmup=0.03, of=first * 26 // 10, muon=False
-            ),
-            loop.Phase(
-                f"reading-{steps}", steps - first, rate=1.5e-3, warmup=0.03, save=100, muon=False
-            ),
+            loop.Phase(f"language-{first}", first, rate=2e-3, of=first * 26 // 10, **how),
+            loop.Phase(f"reading-{steps}", steps - first, rate=1.5e-3, save=100, **how),
         )
     ):
-        loss = language.answer_loss(model, processor, phase, batch=16, seed=seed)
-        losses += loop.train({"language": model.language_model}, loss, how, folder)
+        loss = language.answer_loss(model, processor, number, batch=16, seed=seed)
+        losses += loop.train({"language": model.language_model}, loss, phase, folder)
     return losses
 
 
