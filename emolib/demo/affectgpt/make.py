@@ -8,7 +8,7 @@ heard of a feeling reaches the language model.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def train_sight(
         torch.save(model.vision_tower.state_dict(), file)
     torch.manual_seed(seed)
     heads = towers.PictureHeads(model.config.image_qformer_config.hidden_size)
+    pictures = first_clips(pictures, 2000)
     losses = loop.train(
         {"qformer": model.image_qformer, "heads": heads},
         towers.picture_loss(model, heads, pictures, batch=32, seed=seed),
@@ -85,6 +86,13 @@ def train_sight(
         check=lambda: str(towers.picture_accuracy(model, heads, val)),
     )
     return losses, towers.picture_accuracy(model, heads, val)
+
+
+def first_clips(pictures: Pictures, many: int) -> Pictures:
+    """The first clips of a rendering: enough to read a tower that is done."""
+    many = min(many, pictures.world.clips)
+    kept = {name: getattr(pictures, name)[:many] for name in ("pixels", "times", "faces", "close")}
+    return Pictures(world=replace(pictures.world, clips=many), **kept)
 
 
 def train_hearing(
@@ -120,7 +128,7 @@ def train_branches(
     steps: int,
     folder: Path,
     seed: int,
-    clips: int = 800,
+    clips: int = 500,
 ) -> list[float]:
     """Teach the branches who and where; returns the losses. Towers run once over the clips."""
     clips = min(clips, len(sounds.mel))
@@ -158,11 +166,11 @@ def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
     kept, seed = states(recipe, cache), recipe.seed
     saying = train_language(model, processor, recipe.language_steps, kept, seed)
     pictures = worlds(recipe, cache, sizes.IMAGE_SIZE)
-    seeing, saw = train_sight(model, *pictures, recipe.tower_steps // 4, kept, seed)
+    seeing, saw = train_sight(model, *pictures, recipe.tower_steps // 7, kept, seed)
     sounds = hearing_worlds(recipe, cache)
     hearing, heard = train_hearing(model, *sounds, recipe.tower_steps, kept, seed)
     both = (pictures[0], sounds[0])
-    telling = train_branches(model, processor, *both, recipe.tower_steps // 4, kept, seed)
+    telling = train_branches(model, processor, *both, recipe.tower_steps // 7, kept, seed)
     phases = {"language": saying, "sight": seeing, "hearing": hearing, "branches": telling}
     facts = {
         "steps": {name: len(losses) for name, losses in phases.items()},
