@@ -1,4 +1,4 @@
-"""Sizes and tokenizer of the nano AffectGPT: 2.8 M weights of the published architecture."""
+"""Sizes and tokenizer of the nano AffectGPT: 2.9 M weights of the published architecture."""
 
 from __future__ import annotations
 
