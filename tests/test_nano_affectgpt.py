@@ -69,7 +69,7 @@ def test_the_shipped_model_is_what_its_card_says() -> None:
     assert (card["data"]["domain"], card["data"]["split"]) == ("base", "train")
     assert card["command"].startswith("python -m emolib.demo.train affectgpt ")
     model = AffectGPTForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    assert check_trainable(model)[0] == 116
+    assert len(model.freeze_towers()) == check_trainable(model)[0] == 116
 
 
 def test_the_shipped_language_model_reads_words() -> None:

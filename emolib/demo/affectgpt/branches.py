@@ -1,10 +1,10 @@
-"""Give the two branches what a checkpoint brings that was trained on captions: who and where.
+"""Give the two branches a start, as a checkpoint brings that was trained on captions.
 
-Published AffectGPT begins with branches that learned to describe videos, not feelings. So do
-these: they learn to write the notes that carry no feeling (person, clothes, place, weather) where
-the language model reads notes, from the frozen towers' output and by no other way than that a
-note's words are the nearest. What a face, a posture, the surroundings or a voice tell is left to
-the training in notebook 04.
+The branches learn to write notes where the language model reads them: the words for person, place,
+face, posture, surroundings and voice, from the frozen towers' output and by no other way than that
+a note's words are the nearest. A short training on the base domain alone: they are half done. How
+notes become descriptions, what other people and places look like, and pictures' captions are
+left to the training in notebook 04.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from emolib.datasets.demo import world
 from emolib.datasets.demo.spec import ClipSpec
 from emolib.demo.affectgpt import towers
 from emolib.demo.affectgpt.sounds import Sounds
 from emolib.demo.pictures import Pictures
 
-#: What the first places of a video say; the places after them are free.
-SEEN = ("noun", "age", "hair", "clothes", "garment", "place", "sky")
-HEARD = ("noun",)
+#: What the first places of a video and of a sound say; the places after them are free.
+SEEN = ("noun", "age", "hair", "clothes", "garment", "place", "sky", "face", "body", "setting")
+HEARD = ("noun", "tone", "voice")
+_SILENT = 0.35  # cosine below which a place says nothing
 _SHARP = 8.0  # of the softmax over cosines
 
 
-def neutral(clip: ClipSpec) -> dict[str, str]:
-    """The notes of a clip that carry no feeling."""
-    who, place = clip.who, clip.place
+def notes_of(clip: ClipSpec) -> dict[str, str]:
+    """The notes of a clip by kind; "" where there is nothing to say."""
+    who, place, latent = clip.who, clip.place, clip.latent
     sky = clip.weather if clip.weather != "clear" else clip.time.split()[-1]
     sky = {"rainy": "rain", "snowy": "snow"}.get(sky, sky)
+    core = world.CONCEPTS[latent.concept("core")][0]
     return {
         "noun": who.noun,
         "age": who.age,
@@ -40,6 +43,11 @@ def neutral(clip: ClipSpec) -> dict[str, str]:
         "garment": who.garment,
         "place": place.name.split(" ", 1)[1],
         "sky": sky if place.outside else "",
+        "face": "turned" if clip.turned else core,
+        "body": latent.body,
+        "setting": latent.setting,
+        "tone": core,
+        "voice": latent.voice,
     }
 
 
@@ -71,14 +79,13 @@ class Words:
             kind: Of the notes.
             wanted: n words; "" where there is nothing to say.
         """
-        there = [row for row, word in enumerate(wanted) if word in self.values[kind]]
-        if not there:
-            return written.sum() * 0.0
-        right = torch.tensor([self.values[kind].index(wanted[row]) for row in there])
-        said = written[there]
+        known = self.values[kind]
+        right = torch.tensor([known.index(w) if w in known else len(known) for w in wanted])
         vectors = functional.normalize(self.vectors[kind], dim=1)
-        likeness = functional.normalize(said, dim=1) @ vectors.T
-        length = (said.norm(dim=1) / self.size - 1).square().mean()
+        likeness = functional.normalize(written, dim=1) @ vectors.T
+        likeness = functional.pad(likeness, (0, 1), value=_SILENT)
+        lengths = torch.where(right < len(known), 1.0, _SILENT)
+        length = (written.norm(dim=1) / self.size - lengths).square().mean()
         return functional.cross_entropy(_SHARP * likeness, right) + 0.2 * length
 
 
@@ -121,8 +128,8 @@ def loss(
         batch: Clips a step; half of the steps show one frame alone, as a picture is.
         seed: Of the draws.
     """
-    notes = [neutral(clip) for clip in specs]
-    values = {kind: sorted({n[kind] for n in notes} - {""}) for kind in SEEN}
+    notes = [notes_of(clip) for clip in specs]
+    values = {kind: sorted({n[kind] for n in notes} - {""}) for kind in {*SEEN, *HEARD}}
     words = Words(model, processor.tokenizer, values)
 
     def at(step: int) -> torch.Tensor:

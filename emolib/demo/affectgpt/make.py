@@ -1,9 +1,8 @@
 """The nano AffectGPT: frozen parts that know the world, branches that are still to be trained.
 
 Three parts are trained apart: the language model on texts, the image tower with its Q-Former on
-pictures, the audio tower on sounds. The branches, which notebook 04 trains, only learn to say who
-is seen and where (:mod:`emolib.demo.affectgpt.branches`): before that training nothing seen or
-heard of a feeling reaches the language model.
+pictures, the audio tower on sounds. The branches, which notebook 04 trains, get a short start of
+their own (:mod:`emolib.demo.affectgpt.branches`) and are half done.
 """
 
 from __future__ import annotations
@@ -130,7 +129,7 @@ def train_branches(
     seed: int,
     clips: int = 500,
 ) -> list[float]:
-    """Teach the branches who and where; returns the losses. Towers run once over the clips."""
+    """Give the branches a start; returns the losses. The towers run once over the clips."""
     clips = min(clips, len(sounds.mel))
     chosen = [i for i in range(clips) if not pictures.close[i]]
     seen, heard = branches.features(model, pictures, sounds, chosen)
