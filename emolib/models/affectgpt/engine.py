@@ -19,7 +19,7 @@ from emolib.engines.encode import media_fault
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.local import decoding_identity
 from emolib.engines.sampling import Sampler, request_seed
-from emolib.engines.swift_setup import find_model, one_line
+from emolib.engines.swift_setup import find_model, one_line, shown_name
 from emolib.errors import EmolibError, EngineError
 from emolib.hashing import sha_file
 from emolib.models.affectgpt.auto import AffectGPTForConditionalGeneration, AffectGPTProcessor
@@ -80,7 +80,7 @@ class AffectGPTEngine(EngineBase):
         self._towers: OrderedDict[str, torch.Tensor] = OrderedDict()
         self.identity = {
             "engine": "affectgpt",
-            "model": params.model if params.model.startswith("tiny:") else found.path.name,
+            "model": shown_name(params, found),
             "weights": fingerprint(found.path),
             "branches": sha_file(branches)[:16] if branches else "",
             "dtype": dtype,
