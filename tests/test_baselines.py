@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -400,3 +401,23 @@ def test_doctor_lists_the_baselines(capsys):
     text = capsys.readouterr().out
     assert "salmonn_mplug_owl" in text
     assert "no key: set OPENAI_API_KEY" in text or "gpt_4v" in text
+
+
+def test_tables_of_the_docs_are_the_record():
+    text = (ROOT / "docs/baselines.md").read_text(encoding="utf-8")
+    record = json.loads((ROOT / "outputs/record/mllm_outputs.json").read_text(encoding="utf-8"))
+    assert record["command"] in text
+    blocks = re.findall(r"<!-- record: (\w+)/(\w+) -->\n(.*?)\n\n", text, re.DOTALL)
+    assert len(blocks) == 3
+    for where, view, table in blocks:
+        found = record[where][view]
+        assert f"n = {found['n']}" in table.splitlines()[0]
+        for line in table.splitlines()[2:]:
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            row = found["systems"].get(name, found["best_constant_list"])
+            numbers = [row[m] for m in ("accuracy", "recall", "avg", "f1")]
+            assert [cells[i] for i in (0, 1, 2, 4)] == [f"{x:.3f}" for x in numbers], name
+            if name in found["systems"]:
+                for at, metric in ((3, "avg"), (5, "f1")):
+                    low, high = row[f"ci95_{metric}"]
+                    assert cells[at] == f"{low:.3f} to {high:.3f}", name
