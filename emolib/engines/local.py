@@ -22,6 +22,7 @@ from emolib.engines.swift_setup import (
     free_memory,
     load_model,
     one_line,
+    shown_name,
     versions,
 )
 from emolib.errors import EngineError, MissingModelError
@@ -76,7 +77,7 @@ class LocalEngine(EngineBase):
         self.software = versions(*self._packages)
         self.identity = {
             "engine": params.engine,
-            "model": params.model if params.model.startswith("tiny:") else found.path.name,
+            "model": shown_name(params, found),
             "weights": weights,
             "adapters": lora_weights,
             "template": self._engine.template.template_meta.template_type,
