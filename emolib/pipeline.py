@@ -31,11 +31,13 @@ class Stage:
         name: The notebook's name without suffix.
         title: What it does, for the status line.
         feeds: Input parameter -> the earlier stage whose run folder it takes.
+        optional: Those of them the stage can do without.
     """
 
     name: str
     title: str
     feeds: Mapping[str, str] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
 
 
 STAGES = (
@@ -57,7 +59,9 @@ STAGES = (
             "lora_run": "03_internvl_lora",
             "face_run": "05_face_crop_ablation",
             "discriminative_run": "06_discriminative_model",
+            "affectgpt_run": "04_affectgpt_sft",
         },
+        optional=("affectgpt_run",),
     ),
     Stage("08_baselines", "other models on the same clips and score"),
 )
@@ -173,7 +177,8 @@ def _run_stage(
         if (folder := earlier[source].folder) is not None
     }
     own = profiles.stage_source(root, profile, stage.name).values
-    absent = [stage.feeds[name] for name in stage.feeds if name not in inputs and name not in own]
+    given = {*inputs, *own, *stage.optional}
+    absent = [stage.feeds[name] for name in stage.feeds if name not in given]
     if absent and not wanted:
         return Outcome(stage, "not run")
     if absent:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emolib.engines.tiny import _CHATML, IMAGE_SIZE, save_random, train_tokenizer
+from emolib.engines.tiny import CHATML, IMAGE_SIZE, save_random, train_tokenizer
 
 HIDDEN, HEADS = 64, 4
 # Qwen's special tokens stand at these very ids: ms-swift's template relies on them.
@@ -55,7 +55,7 @@ def internvl_hf(folder: Path, text_type: str) -> Path:
             "context_image_token": "<IMG_CONTEXT>",
             "video_token": "<video>",
         },
-        chat_template=_CHATML,
+        chat_template=CHATML,
     )
     pixels = {"size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE}}
     processor = InternVLProcessor(
@@ -65,7 +65,7 @@ def internvl_hf(folder: Path, text_type: str) -> Path:
         tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(**pixels),
         image_seq_length=4,
-        chat_template=_CHATML,
+        chat_template=CHATML,
     )
     config = InternVLConfig(
         vision_config={
@@ -114,7 +114,7 @@ def _qwen_tokenizer() -> Any:
             "vision_start_token": "<|vision_start|>",
             "vision_end_token": "<|vision_end|>",
         },
-        chat_template=_CHATML,
+        chat_template=CHATML,
     )
     assert tokenizer.convert_tokens_to_ids("<|image_pad|>") == 151_655
     return tokenizer
@@ -145,7 +145,7 @@ def qwen2_5_vl(folder: Path) -> Path:
         image_processor=Qwen2VLImageProcessor(),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(),
-        chat_template=_CHATML,
+        chat_template=CHATML,
     )
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
     config = Qwen2_5_VLConfig(
@@ -182,7 +182,7 @@ def qwen3_vl(folder: Path) -> Path:
         image_processor=Qwen2VLImageProcessor(patch_size=16),
         tokenizer=tokenizer,
         video_processor=Qwen3VLVideoProcessor(),
-        chat_template=_CHATML,
+        chat_template=CHATML,
     )
     rope = {
         "rope_type": "default",

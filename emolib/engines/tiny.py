@@ -23,7 +23,7 @@ _HIDDEN = 64
 _MERGES = 1024
 _CONTEXT = 4096  # longest sequence in tokens
 
-_CHATML = (
+CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<IMG_CONTEXT>\n"
@@ -31,7 +31,7 @@ _CHATML = (
     "<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_USER_ASSISTANT = (
+USER_ASSISTANT = (
     "{% for message in messages %}"
     "{{ 'USER: ' if message['role'] == 'user' else 'ASSISTANT: ' }}"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
@@ -149,7 +149,7 @@ def internvl_processor(
             "context_image_token": "<IMG_CONTEXT>",
             "video_token": "<video>",
         },
-        chat_template=_CHATML,
+        chat_template=CHATML,
     )
     tokenizer.model_max_length = context
     pixels = {
@@ -164,7 +164,7 @@ def internvl_processor(
         tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(**pixels),
         image_seq_length=visual_tokens,
-        chat_template=_CHATML,
+        chat_template=CHATML,
     )
     return processor, tokenizer
 
@@ -211,7 +211,7 @@ def _llava(folder: Path, seed: int) -> None:
         eos_token="</s>",
         unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
-        chat_template=_USER_ASSISTANT,
+        chat_template=USER_ASSISTANT,
     )
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
@@ -222,7 +222,7 @@ def _llava(folder: Path, seed: int) -> None:
         patch_size=_PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
-        chat_template=_USER_ASSISTANT,
+        chat_template=USER_ASSISTANT,
     )
     config = LlavaConfig(
         vision_config={
@@ -274,12 +274,15 @@ def llama_sizes(tokenizer: Any) -> dict[str, object]:
     }
 
 
-def train_tokenizer(special: list[str], more: Iterable[str] = (), **names: Any) -> Any:
+def train_tokenizer(
+    special: list[str], more: Iterable[str] = (), merges: int = _MERGES, **names: Any
+) -> Any:
     """Byte-level BPE over the project's own prompts: every Unicode text round-trips.
 
     Args:
         special: Special tokens; they come first.
         more: Further texts it should write in few tokens.
+        merges: Most pairs that become tokens.
         **names: For ``PreTrainedTokenizerFast``.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -289,7 +292,7 @@ def train_tokenizer(special: list[str], more: Iterable[str] = (), **names: Any) 
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=256 + len(special) + _MERGES,
+        vocab_size=256 + len(special) + merges,
         special_tokens=special,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,

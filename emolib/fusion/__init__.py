@@ -19,15 +19,10 @@
 
 from emolib.fusion.candidates import Candidate, GroupOf, candidates
 from emolib.fusion.expected import Choice, best_set
-from emolib.fusion.fuser import (
-    CrossFusion,
-    Fuser,
-    FusionSettings,
-    Verdict,
-    cross_predict,
-    fit,
-    kept_labels,
-)
+from emolib.fusion.fitting import CrossFusion, cross_predict, fit
+from emolib.fusion.fuser import Fuser
+from emolib.fusion.settings import FusionSettings
+from emolib.fusion.verdict import Verdict, kept_labels
 from emolib.fusion.voting import Vote, concat, fit_vote, majority, union, weighted_vote
 
 __all__ = [

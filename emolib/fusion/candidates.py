@@ -46,6 +46,11 @@ class Candidate:
 class GroupOf:
     """Label -> group, looked up once.
 
+    Attributes:
+        grouping: What says so.
+        name: Its name.
+        version: Its version.
+
     Args:
         grouping: A grouping that depends on the label alone and has one view: ``lexicon``,
             ``exact`` or a mapping. (Stored answers know the gold labels, which a fusion must not;
@@ -63,14 +68,14 @@ class GroupOf:
                 "lexicon, exact or a mapping, whose groups depend on the label alone"
             )
         self.name, self.version = grouping.name, grouping.version
-        self._grouping = grouping
+        self.grouping: TableGrouping = grouping
         self._known: dict[str, str] = {}
 
     def __call__(self, label: str) -> str:
         """Group of one label, normalised first."""
         word = normalise(label)
         if word not in self._known:
-            group = self._grouping.views([word])[0][0]
+            group = self.grouping.views([word])[0][0]
             self._known[word] = f"={word}" if group is None else group
         return self._known[word]
 

@@ -86,8 +86,20 @@ class Logistic:
         Returns:
             float64 [n] in (0, 1).
         """
-        z = (x - np.array(self.mean)) / np.array(self.scale) @ np.array(self.weights)
-        return sigmoid(self.shift + self.slope * (z + self.intercept))
+        base = self.shift + self.slope * self.intercept
+        return sigmoid(base + self.contributions(x).sum(axis=1))
+
+    def contributions(self, x: np.ndarray) -> np.ndarray:
+        """What each feature adds to the log odds of a candidate with average features.
+
+        Args:
+            x: float64 [n, features].
+
+        Returns:
+            float64 [n, features].
+        """
+        z = (x - np.array(self.mean)) / np.array(self.scale)
+        return self.slope * np.array(self.weights) * z
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from emolib.params.affectgpt import Perspective, SftParams
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
+from emolib.params.fusion import FusionParams
 from emolib.params.media import AsrParams, FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
 from emolib.params.training import GateParams, LoraParams
@@ -277,16 +278,30 @@ class FusionAnalysis(StageParams):
         lora_run: Run folder of notebook 03 (zero-shot and fine-tuned predictions).
         face_run: Run folder of notebook 05 (face-crop predictions).
         discriminative_run: Run folder of notebook 06 (six-class predictions).
+        affectgpt_run: Run folder of notebook 04 (AffectGPT on its own test clips); "" = none.
+        affectgpt_system: Which system of that run.
+        fusion: What is fused and how.
+        co_judges: Names under ``models`` of LLMs that are shown the candidates and choose.
+        gallery: Clips shown with frames, words and labels: half won, half lost; 0 = none.
         grouping: How synonyms are grouped for the score.
         groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
         resamples: Bootstrap resamples behind every interval.
     """
 
-    INPUTS: ClassVar[tuple[str, ...]] = ("lora_run", "face_run", "discriminative_run")
+    INPUTS: ClassVar[tuple[str, ...]] = (
+        *("lora_run", "face_run", "discriminative_run"),
+        "affectgpt_run",
+    )
+    MODELS: ClassVar[tuple[str, ...]] = ("co_judges",)
 
     lora_run: str
     face_run: str
     discriminative_run: str
+    affectgpt_run: str = ""
+    affectgpt_system: str = "AffectGPT-SFT"
+    fusion: FusionParams = FusionParams()
+    co_judges: tuple[str, ...] = ()
+    gallery: int = Field(default=6, ge=0)
     split: str = ""
     grouping: Grouping = "lexicon"
     groups: str = ""

@@ -42,14 +42,18 @@ def accuracy_recall(scores: Mapping[str, Score], ax: Axes) -> Axes:
                 linewidth=1,
             )
         label = f"{name} (n={score.n}, {score.labels_per_clip:.1f} labels)"
-        ax.plot(score.accuracy, score.recall, "o", color=color, label=label)
+        marker = "osD^"[number // 10 % 4]
+        ax.plot(score.accuracy, score.recall, marker, color=color, label=label)
     if scores:
         best = next(iter(scores.values())).constant_list["same_length"]
         label = f"constant: {', '.join(best['labels'])}"
         ax.plot(best["accuracy"], best["recall"], "kx", label=label)
     ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="accuracy (set precision)", ylabel="recall")
     ax.set_aspect("equal")
-    ax.legend(fontsize=7, loc="lower left")
+    if len(scores) > 5:  # would hide the points
+        ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    else:
+        ax.legend(fontsize=7, loc="lower left")
     return ax
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 import cv2
 import numpy as np
@@ -30,11 +30,25 @@ def _vignette() -> np.ndarray:
     return np.repeat(mask[..., None], 3, axis=2)
 
 
-def frames(spec: ClipSpec, plan: Speech) -> Iterator[np.ndarray]:
+def head_place(spec: ClipSpec) -> tuple[float, float, float]:
+    """Give where the head is at rest: middle x and y, half face height, in pixels."""
+    _, lowered, _ = GESTURES[spec.latent.body].head
+    neck = _NECK_Y + 40 * (spec.zoom - 1)
+    return SIZE * (0.5 + spec.shift), neck + (lowered - 1.27) * _HEAD * spec.zoom, _HEAD * spec.zoom
+
+
+def frames(
+    spec: ClipSpec, plan: Speech, only: Container[int] | None = None
+) -> Iterator[np.ndarray]:
     """Draw a clip's frames, uint8 [224, 224, 3], blue-green-red.
 
     Depends on the states core, body and setting and on the sentence, never on the voice.
     Cost: about 2 ms a frame on one core.
+
+    Args:
+        spec: The clip.
+        plan: What is said and when.
+        only: Numbers of the frames to draw, in the clip's order; None = all.
     """
     back = paint_place(spec.place, spec.time, spec.weather, spec.rng("furniture"))
     back = decorate(back, spec.latent.setting, spec.rng("decoration"))
@@ -49,6 +63,8 @@ def frames(spec: ClipSpec, plan: Speech) -> Iterator[np.ndarray]:
     neck = _NECK_Y + 40 * (size - 1)
     dx, dy, nod = gesture.head
     for i, face in enumerate(unfold(spec, plan)):
+        if only is not None and i not in only:
+            continue
         t = i / FPS
         image = back.copy()
         motion.behind(image, t)

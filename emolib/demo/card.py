@@ -1,0 +1,126 @@
+"""Write a nano model's folder: weights in half precision, processor, model card."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from emolib.files import write_atomic, write_json
+from emolib.hashing import sha_file
+from emolib.nano import CARD
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a nano model is made.
+
+    Attributes:
+        clips: Training clips of the world's domain "base", split "train".
+        val_clips: Clips of its split "val" that the card's scores are measured on.
+        world_seed: Seed of the world.
+        tower_steps: Steps of the vision tower.
+        language_steps: Steps of the language model.
+        seed: Seed of weights, order and draws.
+    """
+
+    clips: int = 8000
+    val_clips: int = 300
+    world_seed: int = 1
+    tower_steps: int = 2000
+    language_steps: int = 2500
+    seed: int = 0
+
+
+def save(
+    model: Any,
+    processor: Any,
+    folder: Path,
+    *,
+    name: str,
+    recipe: Recipe,
+    facts: dict[str, Any],
+) -> Path:
+    """Write a finished model; an older one in its place is replaced.
+
+    Args:
+        model: Any transformers model; stored as float16, to be computed in float32.
+        processor: Saved beside it.
+        folder: Where.
+        name: Of the training command.
+        recipe: How it was made.
+        facts: What more the card should say: losses, scores, time.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        model.half().save_pretrained(draft)
+        processor.save_pretrained(draft)
+        _computed_in_float32(draft / "config.json")
+        write_card(draft, model, name=name, recipe=recipe, facts=facts)
+        draft.chmod(0o755)
+        for file in draft.iterdir():
+            file.chmod(0o644)
+        if folder.exists():
+            shutil.rmtree(folder)
+        draft.rename(folder)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return folder
+
+
+def write_card(
+    folder: Path, model: Any, *, name: str, recipe: Recipe, facts: dict[str, Any]
+) -> None:
+    """Write ``model_card.json`` and a README.md that says the same in words."""
+    files = {file.name: sha_file(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    sizes = sum(file.stat().st_size for file in folder.iterdir())
+    options = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in asdict(recipe).items())
+    card = {
+        "name": name,
+        "architecture": type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "bytes": sizes,
+        "data": {
+            "world": "emolib/datasets/demo",
+            "domain": "base",
+            "split": "train",
+            "never_seen": "domain target; splits val and test of base",
+        },
+        "recipe": asdict(recipe),
+        **facts,
+        "command": f"python -m emolib.demo.train {name} {options}",
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "files": files,
+    }
+    write_json(folder / CARD, card)
+    write_atomic(folder / "README.md", _words(card))
+
+
+def _words(card: dict[str, Any]) -> str:
+    scores = "\n".join(f"| {k} | {v} |" for k, v in dict(card.get("scores", {})).items())
+    return (
+        f"# nano:{card['name']}\n\n"
+        f"`{card['architecture']}` with {card['parameters']:,} weights ({card['bytes'] / 1e6:.1f} "
+        "MB, stored as float16, computed in float32). It learned the generated demo world "
+        "(`emolib/datasets/demo`) and knows nothing else: what it says of a real video means "
+        "nothing.\n\n"
+        f'Trained on {card["recipe"]["clips"]:,} clips of the domain "base", split "train". It '
+        'has never seen the domain "target", nor any clip of "val" or "test".\n\n'
+        f"    {card['command']}\n\n"
+        f'Measured on {card["recipe"]["val_clips"]} clips of "val" (other people, places and '
+        f"sentences):\n\n| | |\n|---|---|\n{scores}\n\n"
+        "`model_card.json` holds the same for programs, with losses, time and the hash of every "
+        "file.\n"
+    )
+
+
+def _computed_in_float32(config: Path) -> None:
+    text = config.read_text(encoding="utf-8").replace('"float16"', '"float32"')
+    write_atomic(config, text)

@@ -1,0 +1,206 @@
+"""The nano InternVL: zero-shot question, captions, similarity, labels out of descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emolib.demo import language, loop, texts, tower
+from emolib.demo.card import Recipe, save
+from emolib.demo.language import Speaker
+from emolib.demo.loop import ends
+from emolib.demo.pictures import Pictures, worlds
+from emolib.engines.tiny import CHATML, train_tokenizer
+from emolib.hashing import key_of
+
+STYLE = 0
+SIZE, PATCH = 128, 16  # px: 64 patches, after pixel shuffle 16 tokens a picture
+_TOKENS = (SIZE // PATCH) ** 2 // 4
+_WIDTH = 128
+_CONTEXT = 2048
+_MERGES = 4000  # until every word of the world is one token
+SHARES = {"clip": (0.5, 12), "picture": (0.2, 24), "judge": (0.24, 16), "extract": (0.06, 12)}
+CHECKS = {"clip": (1.0, 1), "picture": (1.0, 1), "judge": (1.0, 1), "extract": (1.0, 1)}
+
+
+def build(seed: int) -> tuple[Any, Any]:
+    """Make the untrained model and its processor."""
+    from transformers import (
+        GotOcr2ImageProcessorPil,
+        InternVLConfig,
+        InternVLForConditionalGeneration,
+        InternVLProcessor,
+        InternVLVideoProcessor,
+    )
+
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    images = ["<img>", "</img>", "<IMG_CONTEXT>", "<video>"]
+    tokenizer = train_tokenizer(
+        marks + images,
+        more=texts.corpus(),
+        merges=_MERGES,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        extra_special_tokens={
+            "start_image_token": "<img>",
+            "end_image_token": "</img>",
+            "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
+        },
+        chat_template=CHATML,
+    )
+    pixels = {
+        "size": {"height": SIZE, "width": SIZE},
+        "image_mean": list(tower.MEAN),
+        "image_std": list(tower.STD),
+    }
+    processor = InternVLProcessor(
+        image_processor=GotOcr2ImageProcessorPil(
+            **pixels, crop_to_patches=True, min_patches=1, max_patches=1
+        ),
+        tokenizer=tokenizer,
+        video_processor=InternVLVideoProcessor(**pixels),
+        image_seq_length=_TOKENS,
+        chat_template=CHATML,
+    )
+    config = InternVLConfig(
+        vision_config={
+            "hidden_size": _WIDTH,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 4,
+            "intermediate_size": 4 * _WIDTH,
+            "image_size": [SIZE, SIZE],
+            "patch_size": [PATCH, PATCH],
+            "norm_type": "layer_norm",
+            "attention_bias": True,
+            "use_qk_norm": False,
+            "layer_scale_init_value": 0.5,
+            "use_mean_pooling": True,
+        },
+        text_config={
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": _WIDTH,
+            "intermediate_size": 3 * _WIDTH,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": _CONTEXT,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "tie_word_embeddings": True,
+        },
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=_TOKENS,
+        downsample_ratio=0.5,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(seed)
+    model = InternVLForConditionalGeneration(config).float()
+    loop.spread_weights([model.model.vision_tower, model.model.multi_modal_projector], seed)
+    with torch.no_grad():
+        places = model.model.vision_tower.embeddings.position_embeddings
+        places[0, 1:] = tower.sine_places(SIZE // PATCH, _WIDTH)
+        model.model.language_model.embed_tokens.weight.normal_(0.0, 0.06)
+    return model, processor
+
+
+def write(prompt: str, pictures: int) -> str:
+    """Write a question as ms-swift's "internvl_hf" template does."""
+    shown = ("<img>" + "<IMG_CONTEXT>" * _TOKENS + "</img>\n") * pictures
+    return f"<|im_start|>user\n{shown}{prompt}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def speaker(model: Any, processor: Any) -> Speaker:
+    """Give the language model with its way of writing."""
+    return Speaker(
+        language=model.model.language_model,
+        head=model.lm_head,
+        tokenizer=processor.tokenizer,
+        image_id=model.config.image_token_id,
+        image_tokens=_TOKENS,
+        write=write,
+        end="<|im_end|>\n",
+    )
+
+
+def picture_tokens(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Give the function from normalised pictures to projected tokens [n, 16, width]."""
+
+    def tokens(pixels: torch.Tensor) -> torch.Tensor:
+        found = model.model.get_image_features(pixel_values=pixels)
+        return getattr(found, "pooler_output", found)
+
+    return tokens
+
+
+def train_tower(
+    model: Any, pictures: Pictures, val: Pictures, steps: int, folder: Path, seed: int
+) -> tuple[list[float], dict[str, float]]:
+    """Train vision tower and projector; returns losses and validation accuracies."""
+    heads = tower.Heads(_WIDTH)
+    tokens = picture_tokens(model)
+    modules = {
+        "tower": model.model.vision_tower,
+        "projector": model.model.multi_modal_projector,
+        "heads": heads,
+    }
+    model.model.vision_tower.embeddings.mask_token = None
+    losses = loop.train(
+        modules,
+        tower.picture_loss(pictures, tokens, heads, batch=48, seed=seed),
+        loop.Phase("tower", steps, rate=1.5e-3),
+        folder,
+        check=lambda: str(tower.accuracy(val, tokens, heads)),
+    )
+    return losses, tower.accuracy(val, tokens, heads)
+
+
+def train_language(
+    model: Any,
+    processor: Any,
+    pictures: Pictures,
+    val: Pictures,
+    steps: int,
+    folder: Path,
+    seed: int,
+) -> tuple[list[float], dict[str, float]]:
+    """Train the language model on the finished tower's tokens; returns losses and agreement."""
+    tokens = picture_tokens(model)
+    voice = speaker(model, processor)
+    known, fresh = language.seen(pictures, tokens, seed), language.seen(val, tokens, None)
+    asked = language.kinds(val, STYLE, CHECKS)
+    losses = loop.train(
+        {"language": voice.language},
+        language.answer_loss(voice, known, language.kinds(pictures, STYLE, SHARES), seed),
+        loop.Phase(f"language-{steps}", steps, rate=2e-3, decay=0.02),
+        folder,
+        check=lambda: str(language.agreement(voice, fresh, asked, 24, seed)),
+    )
+    return losses, language.agreement(voice, fresh, asked, 200, seed)
+
+
+def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
+    """Train the model and write it to ``folder``."""
+    clock = loop.Clock()
+    pictures, val = worlds(recipe, cache, SIZE)
+    seen_by = {k: v for k, v in asdict(recipe).items() if k != "language_steps"}
+    states = cache / f"internvl-{key_of(**seen_by)[:12]}"
+    model, processor = build(recipe.seed)
+    args = (pictures, val)
+    seeing, saw = train_tower(model, *args, recipe.tower_steps, states, recipe.seed)
+    saying, said = train_language(
+        model, processor, *args, recipe.language_steps, states, recipe.seed
+    )
+    facts = {
+        "losses": {"tower": ends(seeing), "language": ends(saying)},
+        "scores": {f"sees {k}": v for k, v in saw.items()}
+        | {f"says {k}": v for k, v in said.items()},
+        "time": clock.read(),
+    }
+    return save(model, processor, folder, name="internvl", recipe=recipe, facts=facts)

@@ -1,0 +1,39 @@
+"""What a fusion is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from emolib.errors import ScoreError
+from emolib.fusion.expected import Objective
+
+
+@dataclass(frozen=True, slots=True)
+class FusionSettings:
+    """How a :class:`Fuser` decides.
+
+    Attributes:
+        objective: "avg" maximises the expected weighted mean of accuracy and recall, "f1" the
+            clip's expected F1.
+        precision_weight: Weight of accuracy in "avg", in [0, 1]; one half is the official Avg.
+        cap: Longest list; None = no limit.
+        add: So many of the groups most frequent in training gold are candidates of every clip,
+            named or not; 0 = only what a system named.
+        folds: Inner folds, from which counts, penalty and calibration are taken.
+        seed: Seed of the inner folds.
+    """
+
+    objective: Objective = "avg"
+    precision_weight: float = 0.5
+    cap: int | None = None
+    add: int = 0
+    folds: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        good = self.objective in ("avg", "f1") and 0 <= self.precision_weight <= 1
+        if not good or self.add < 0 or (self.cap is not None and self.cap < 1):
+            raise ScoreError(
+                f"{self}: objective is avg or f1, precision_weight in [0, 1], cap at least 1 or "
+                "None, add at least 0"
+            )
