@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from emolib import prompts
+from emolib.cluster import Work, spread
 from emolib.datasets.clip import Clip
 from emolib.engines import open_engine
 from emolib.engines.base import Engine, Request
@@ -20,8 +21,9 @@ from emolib.inference import Task, ask
 from emolib.ledger import Ledger, Row
 from emolib.media.store import FrameStore, read_picture
 from emolib.media.video import sample_frames
+from emolib.params.cluster import ClusterParams
 from emolib.params.schemas import ModelParams
-from emolib.progress import track
+from emolib.progress import Progress, track
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,13 @@ class Image:
 
 
 def extract_images(
-    clips: Sequence[Clip], store: FrameStore, ledger: Ledger, *, frames: int, seed: int
+    clips: Sequence[Clip],
+    store: FrameStore,
+    ledger: Ledger,
+    *,
+    frames: int,
+    seed: int,
+    cluster: ClusterParams | None = None,
 ) -> tuple[list[Image], list[Row]]:
     """Take one random frame from each of ``frames`` equal parts of every clip and store it.
 
@@ -54,43 +62,60 @@ def extract_images(
         ledger: Remembers which clips are done.
         frames: Parts and images per clip.
         seed: Seed; a clip's frames do not depend on the other clips.
+        cluster: Whose workers read the clips and store the images; None = this process.
 
     Returns:
         The images in clip order, and one row per clip that could not be read.
     """
-    images: list[Image] = []
-    failed: list[Row] = []
-    for clip in track(clips, "frames"):
-        row = _extract(clip, store, ledger, frames, seed)
-        if row["error"]:
-            failed.append({"clip": clip.name, "error": row["error"]})
-        images += [Image(clip=clip.name, **image) for image in row["images"]]
+    rows: list[Row] = [{}] * len(clips)
+    todo = []
+    for number, clip in enumerate(track(clips, "files")):
+        try:
+            sha = sha_file(clip.video)
+        except OSError as error:
+            rows[number] = {"error": f"{clip.video}: {error.strerror}", "images": []}
+            continue
+        key = key_of(video=sha, name=clip.name, frames=frames, seed=seed, rule="segments")
+        known = ledger.get(key)
+        if known is not None and all(Path(image["path"]).is_file() for image in known["images"]):
+            rows[number] = known
+        else:
+            todo.append((number, key, sha, clip))
+    with Progress("frames", len(clips), done=len(clips) - len(todo)) as progress:
+        opener = partial(_extractor, store, frames, seed)
+        for number, row, lasting in spread(todo, opener, cluster):
+            rows[number] = row
+            if lasting:
+                ledger.put(row)
+            progress.advance()
+    done = list(zip(clips, rows, strict=True))
+    images = [Image(clip=clip.name, **image) for clip, row in done for image in row["images"]]
+    failed = [{"clip": clip.name, "error": row["error"]} for clip, row in done if row["error"]]
     return images, failed
 
 
-def _extract(clip: Clip, store: FrameStore, ledger: Ledger, frames: int, seed: int) -> Row:
-    try:
-        content = sha_file(clip.video)
-    except OSError as error:
-        return {"error": f"{clip.video}: {error.strerror}", "images": []}
-    key = key_of(video=content, name=clip.name, frames=frames, seed=seed, rule="segments")
-    row = ledger.get(key)
-    if row is not None and all(Path(image["path"]).is_file() for image in row["images"]):
-        return row
-    row = {"key": key, "clip": clip.name, "error": None, "images": []}
-    try:
-        sample = sample_frames(clip.video, frames, rule="segments", seed=seed, name=clip.name)
-        for index, frame in enumerate(sample.frames):
-            path = store.put(frame.image)
-            row["images"].append(
-                {"index": index, "pts_s": frame.pts_s, "sha": frame.sha, "path": str(path)}
-            )
-    except MediaError as error:
-        row["error"] = str(error)
-        if not is_unchanged(clip.video, content):
-            return row  # gone meanwhile: says nothing about this content
-    ledger.put(row)
-    return row
+def _extractor(store: FrameStore, frames: int, seed: int) -> Work:
+    return partial(_extract, store, frames, seed)
+
+
+def _extract(
+    store: FrameStore, frames: int, seed: int, clips: Iterable[tuple[int, str, str, Clip]]
+) -> Iterator[tuple[int, Row, bool]]:
+    """Each clip's number, its row, and whether the row holds for this content for good."""
+    for number, key, sha, clip in clips:
+        row: Row = {"key": key, "clip": clip.name, "error": None, "images": []}
+        lasting = True
+        try:
+            sample = sample_frames(clip.video, frames, rule="segments", seed=seed, name=clip.name)
+            for index, frame in enumerate(sample.frames):
+                path = store.put(frame.image)
+                row["images"].append(
+                    {"index": index, "pts_s": frame.pts_s, "sha": frame.sha, "path": str(path)}
+                )
+        except MediaError as error:
+            row["error"] = str(error)
+            lasting = is_unchanged(clip.video, sha)  # else it is gone: says nothing about it
+        yield number, row, lasting
 
 
 def caption(images: Sequence[Image], engine: Engine, ledger: Ledger) -> list[dict[str, Any]]:
@@ -129,6 +154,7 @@ def caption_by_all(
     ledger: Path,
     *,
     cache: Path,
+    cluster: ClusterParams | None = None,
 ) -> list[dict[str, Any]]:
     """Let several models describe every image, one model in memory at a time.
 
@@ -138,6 +164,7 @@ def caption_by_all(
         models: The profile's models.
         ledger: File of answers, shared by all of them.
         cache: Where tiny checkpoints are kept.
+        cluster: Where copies of the models work; None = one, in this process.
 
     Returns:
         The rows of :func:`caption`, model after model.
@@ -148,7 +175,10 @@ def caption_by_all(
     rows: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
     for name in generators:
-        with open_engine(models[name], name=name, cache=cache) as engine, Ledger(ledger) as answers:
+        with (
+            open_engine(models[name], name=name, cache=cache, cluster=cluster) as engine,
+            Ledger(ledger) as answers,
+        ):
             twin = seen.setdefault(canonical(engine.identity), name)
             if twin != name:
                 raise ParamsError(

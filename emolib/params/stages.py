@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from emolib.params.affectgpt import Perspective, SftParams
+from emolib.params.cluster import ClusterParams
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
 from emolib.params.fusion import FusionParams
 from emolib.params.media import AsrParams, FaceParams
@@ -28,6 +29,7 @@ class StageParams(Schema):
         data: The clips.
         models: Models by the names the stages call them.
         asr: How words are heard where no official subtitle is known; no model = they stay unknown.
+        cluster: Machines that frames, features and answers are computed on.
         outputs: Folder of all runs, relative to the project root.
         run_dir: This run's folder; "" makes a new one under ``outputs``.
     """
@@ -40,6 +42,7 @@ class StageParams(Schema):
     data: DataParams = DataParams()
     models: dict[str, ModelParams] = Field(default_factory=dict)
     asr: AsrParams = AsrParams()
+    cluster: ClusterParams = ClusterParams()
     outputs: str = "outputs"
     run_dir: str = ""
 
