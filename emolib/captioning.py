@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emolib import prompts
+from emolib import costs, prompts
 from emolib.cluster import Work, spread
 from emolib.datasets.clip import Clip
 from emolib.engines import open_engine
@@ -118,33 +118,53 @@ def _extract(
         yield number, row, lasting
 
 
-def caption(images: Sequence[Image], engine: Engine, ledger: Ledger) -> list[dict[str, Any]]:
-    """Let one model describe every image with the paper's prompt.
+def caption_tasks(images: Iterable[Image], model: str) -> list[Task]:
+    """One question an image, for :func:`emolib.inference.ask` or ``answers``; reads no image yet.
 
-    Returns:
-        One plain row an image, in order: the image's fields, ``model``, ``prompt`` (its hash),
-        ``text``, ``error`` and ``finish_reason``.
+    Args:
+        images: The images.
+        model: Name of the model that will be asked; part of the tasks' ids.
     """
-    tasks = [
+    return [
         Task(
-            id=f"{image.clip}#{image.index}@{engine.name}",
+            id=f"{image.clip}#{image.index}@{model}",
             content={"image": image.sha, "prompt": prompts.CAPTION.template},
             build=partial(_request, image),
         )
         for image in images
     ]
+
+
+def caption_row(image: Image, row: Mapping[str, Any]) -> dict[str, Any]:
+    """One line of ``captions.jsonl`` out of an image and its ledger row.
+
+    Returns:
+        The image's fields, ``model`` (name), ``engine`` (its identity: kind, weights, decoding),
+        ``software`` (versions), ``prompt`` (its hash), ``text``, ``error``, ``finish_reason``,
+        ``prompt_tokens``, ``new_tokens`` and ``seconds``.
+    """
+    return {
+        **asdict(image),
+        "prompt": prompts.CAPTION.sha,
+        **{key: row.get(key) for key in _KEPT},
+    }
+
+
+_KEPT = (
+    *("model", "engine", "software", "text", "error", "finish_reason"),
+    *("prompt_tokens", "new_tokens", "seconds"),
+)
+
+
+def caption(images: Sequence[Image], engine: Engine, ledger: Ledger) -> list[dict[str, Any]]:
+    """Let one model describe every image with the paper's prompt.
+
+    Returns:
+        One row an image, in order: see :func:`caption_row`.
+    """
+    tasks = caption_tasks(images, engine.name)
     rows = ask(tasks, engine, ledger, f"captions by {engine.name}")
-    return [
-        {
-            **asdict(image),
-            "model": engine.name,
-            "prompt": prompts.CAPTION.sha,
-            "text": row["text"],
-            "error": row["error"],
-            "finish_reason": row["finish_reason"],
-        }
-        for image, row in zip(images, rows.values(), strict=True)
-    ]
+    return [caption_row(image, row) for image, row in zip(images, rows.values(), strict=True)]
 
 
 def caption_by_all(
@@ -189,12 +209,21 @@ def caption_by_all(
     return rows
 
 
-def count_captions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a model: captions, errors, cut off at the token limit, median length in words."""
+def count_captions(
+    rows: Sequence[Mapping[str, Any]], models: Mapping[str, ModelParams]
+) -> list[dict[str, Any]]:
+    """One row a model: captions, errors, cut off at the token limit, median length, tokens, cost.
+
+    Args:
+        rows: Rows of :func:`caption`.
+        models: The profile's models, for their prices per token.
+    """
     counts = []
     for model in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == model]
         words = [len(row["text"].split()) for row in own if not row["error"]]
+        prices = models[model].prices
+        bill = costs.total(own, prices)
         counts.append(
             {
                 "model": model,
@@ -202,6 +231,9 @@ def count_captions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "errors": len(own) - len(words),
                 "cut off": sum(row["finish_reason"] == "length" for row in own),
                 "words (median)": int(np.median(words)) if words else 0,
+                "prompt tokens": bill["prompt_tokens"],
+                "new tokens": bill["new_tokens"],
+                "cost": None if bill["cost"] is None else f"{bill['cost']} {prices.currency}",
             }
         )
     return counts

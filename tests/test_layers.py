@@ -23,6 +23,7 @@ LAYERS = {
     "emolib.processes": 1,
     "emolib.progress": 1,
     "emolib.ledger": 1,
+    "emolib.cluster": 1,
     "emolib.runs": 1,
     "emolib.sources": 1,
     "emolib.labels": 2,
@@ -36,9 +37,14 @@ LAYERS = {
     "emolib.engines": 3,
     "emolib.models": 3,
     "emolib.inference": 4,
+    "emolib.costs": 1,
     "emolib.budget": 4,
     "emolib.captioning": 4,
     "emolib.filtering": 4,
+    "emolib.selection": 4,
+    "emolib.audit": 4,
+    "emolib.agreement": 4,
+    "emolib.similarity": 4,
     "emolib.pairs": 4,
     "emolib.parity": 4,
     "emolib.words": 4,
@@ -59,7 +65,7 @@ LAYERS = {
     "emolib.__main__": 5,
 }
 
-HEAVY = ("torch", "cv2", "swift", "transformers", "av", "pandas", "matplotlib", "scipy")
+HEAVY = ("torch", "cv2", "swift", "transformers", "av", "pandas", "matplotlib", "scipy", "ray")
 
 
 def module_name(path: Path) -> str:
@@ -109,6 +115,8 @@ def test_imports_are_absolute():
         ("emolib.fusion", ("torch", "cv2", "swift", "transformers", "av")),
         ("emolib.extraction", ("torch", "cv2", "swift", "transformers", "av")),
         ("emolib.ledger", HEAVY),
+        ("emolib.cluster", HEAVY),
+        ("emolib.inference", ("torch", "swift", "transformers", "ray")),
     ],
 )
 def test_light_imports(module, forbidden):

@@ -109,7 +109,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name}: {room.note}")
         with (
             contextlib.chdir(root),
-            open_engine(room.model, name=name, cache=outputs / "models") as engine,
+            open_engine(
+                room.model, name=name, cache=outputs / "models", cluster=base.cluster
+            ) as engine,
             Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger,
         ):
             rows += predict(
@@ -159,6 +161,6 @@ def _with_words(args: argparse.Namespace, base: Any, clips: list[Any], root: Pat
         return clips
     file = root / base.outputs / args.profile / "ledger" / "words.jsonl"
     with contextlib.chdir(root), Ledger(file) as ledger:
-        clips = with_words(clips, asr, ledger)
+        clips = with_words(clips, asr, ledger, cluster=base.cluster)
     print("words:", ", ".join(f"{source} {n}" for source, n in words_summary(clips).items()))
     return clips

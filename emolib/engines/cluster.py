@@ -90,9 +90,7 @@ class ClusterEngine(EngineBase):
         )
 
 
-def _open(
-    params: ModelParams, name: str, adapters: Sequence[Path], cache: Path | None
-) -> Engine:
+def _open(params: ModelParams, name: str, adapters: Sequence[Path], cache: Path | None) -> Engine:
     from emolib.engines import open_engine
 
     return open_engine(params, name=name, adapters=adapters, cache=cache)

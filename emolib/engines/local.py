@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from emolib.engines.base import EngineBase, Reply, Request
+from emolib.engines.base import EngineBase, Reply, Request, read_tokens
 from emolib.engines.encode import media_fault, wav_bytes
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.guard import guard, keys_in
@@ -20,8 +20,10 @@ from emolib.engines.swift_setup import (
     ModelFolder,
     find_model,
     free_memory,
+    import_swift,
     load_model,
     one_line,
+    versions,
 )
 from emolib.errors import EngineError, MissingModelError
 from emolib.params.schemas import Decoding, ModelParams
@@ -57,30 +59,16 @@ class LocalEngine(EngineBase):
         cache: Path | None = None,
     ) -> None:
         self.name = name
-        found = find_model(params, cache)
-        loras = [Path(a).expanduser() for a in params.adapters]
-        loras += [Path(a).expanduser() for a in adapters]
-        for lora in loras:
-            if not (lora / "adapter_config.json").is_file():
-                raise MissingModelError(f"{lora} has no adapter_config.json: not a LoRA folder")
         self._batch = params.batch_size
         self._decoding = params.decoding
-        dtype = found.dtype if params.dtype == "auto" else params.dtype
+        found, loras, dtype = _find(params, adapters, cache)
         weights, lora_weights = fingerprint(found.path), [fingerprint(lora) for lora in loras]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations between torch, transformers, swift
             self._engine = _load(params, found, dtype, loras)
-        self.identity = {
-            "engine": "transformers",
-            "model": params.model if params.model.startswith("tiny:") else found.path.name,
-            "weights": weights,
-            "adapters": lora_weights,
-            "template": self._engine.template.template_meta.template_type,
-            "dtype": dtype,
-            "max_length": params.max_length,
-            "max_tiles": params.max_tiles,
-            "decoding": decoding_identity(params.decoding),
-        }
+        self.software = _software()
+        template = self._engine.template
+        self.identity = _identity(params, found, dtype, weights, lora_weights, template)
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """See :meth:`emolib.engines.base.Engine.stream`."""
@@ -133,6 +121,7 @@ class LocalEngine(EngineBase):
         from swift.infer_engine import InferRequest, RequestConfig
 
         template, decoding = self._engine.template, self._decoding
+        alternatives = max(request.alternatives for request in batch)
         prepared: list[Any] = []
         seeds: dict[str, int] = {}
         for request in batch:
@@ -156,6 +145,8 @@ class LocalEngine(EngineBase):
             repetition_penalty=decoding.repetition_penalty,
             stop=list(decoding.stop),
             return_details=True,
+            logprobs=alternatives > 0,
+            top_logprobs=alternatives or None,
         )
 
         def sample(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -188,6 +179,7 @@ class LocalEngine(EngineBase):
             prompt_tokens=answer.usage.prompt_tokens,
             new_tokens=answer.usage.completion_tokens,
             seconds=seconds,
+            tokens=read_tokens(choice.logprobs) if request.alternatives else (),
         )
 
     @property
@@ -201,6 +193,73 @@ class LocalEngine(EngineBase):
         if (request.images or request.audio) and not self._engine.model_meta.is_multimodal:
             return f"{self.name} is a text model and takes no images or audio"
         return ""
+
+
+def identify(
+    params: ModelParams, adapters: Sequence[Path] = (), cache: Path | None = None
+) -> tuple[dict[str, object], dict[str, str]]:
+    """``identity`` and ``software`` of the engine that would be opened here, without the model.
+
+    Costs the import of torch and ms-swift and one read of the weights; no memory for them.
+
+    Raises:
+        MissingModelError: model or adapter not found.
+        EngineError: ms-swift does not know the model.
+    """
+    found, loras, dtype = _find(params, adapters, cache)
+    import_swift(allow_download=params.allow_download)
+    from swift.model import get_processor
+    from swift.template import get_template
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            processor = get_processor(
+                str(found.path), model_type=found.model_type or None, use_hf=True
+            )
+            template = get_template(processor, template_type=found.template or None)
+        except Exception as error:
+            raise EngineError(f"{params.model} cannot be loaded: {one_line(error)}") from error
+    weights, lora_weights = fingerprint(found.path), [fingerprint(lora) for lora in loras]
+    return _identity(params, found, dtype, weights, lora_weights, template), _software()
+
+
+def _find(
+    params: ModelParams, adapters: Sequence[Path], cache: Path | None
+) -> tuple[ModelFolder, list[Path], str]:
+    """The model, its LoRA folders in order, and the weight type."""
+    found = find_model(params, cache)
+    loras = [Path(a).expanduser() for a in params.adapters]
+    loras += [Path(a).expanduser() for a in adapters]
+    for lora in loras:
+        if not (lora / "adapter_config.json").is_file():
+            raise MissingModelError(f"{lora} has no adapter_config.json: not a LoRA folder")
+    return found, loras, found.dtype if params.dtype == "auto" else params.dtype
+
+
+def _software() -> dict[str, str]:
+    return versions("ms-swift", "transformers", "torch")
+
+
+def _identity(
+    params: ModelParams,
+    found: ModelFolder,
+    dtype: str,
+    weights: str,
+    lora_weights: list[str],
+    template: Any,
+) -> dict[str, object]:
+    return {
+        "engine": "transformers",
+        "model": params.model if params.model.startswith("tiny:") else found.path.name,
+        "weights": weights,
+        "adapters": lora_weights,
+        "template": template.template_meta.template_type,
+        "dtype": dtype,
+        "max_length": params.max_length,
+        "max_tiles": params.max_tiles,
+        "decoding": decoding_identity(params.decoding),
+    }
 
 
 def decoding_identity(decoding: Decoding) -> dict[str, object]:

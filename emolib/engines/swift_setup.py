@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -216,6 +217,11 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
         raise
     except Exception as error:
         raise EngineError(f"{params.model} cannot be loaded: {one_line(error)}") from error
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of what computes answers, for the record."""
+    return {name: importlib.metadata.version(name) for name in packages}
 
 
 def one_line(error: Exception) -> str:

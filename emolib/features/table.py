@@ -176,16 +176,15 @@ def _compute(
     """Number, key, and features or why there are none, of each clip."""
     source = iter(clips)
     while batch := list(itertools.islice(source, extractor.batch_size)):
-        loaded, errors = {}, {}
-        for number, key, clip in batch:
-            failed: dict[str, str] = {}
-            with _noted(failed, clip):
+        loaded: dict[int, Any] = {}
+        errors: dict[str, str] = {}
+        for number, _, clip in batch:
+            with _noted(errors, clip):
                 loaded[number] = extractor.load(clip)
-            errors |= {number: why for why in failed.values()}
         arrays = extractor.extract(list(loaded.values())) if loaded else []
         values = dict(zip(loaded, arrays, strict=True))
-        for number, key, _ in batch:
-            yield number, key, values[number] if number in values else errors[number]
+        for number, key, clip in batch:
+            yield number, key, values[number] if number in values else errors[clip.name]
 
 
 def _stored(cache: FeatureCache, key: str) -> np.ndarray | None:

@@ -118,6 +118,12 @@ class CaptionFilter(StageParams):
         judge: Name under ``models``.
         threshold: Pairs whose similarity is below are dropped; exactly at it they stay.
         max_pairs: At most this many pairs are kept, drawn at random; 0 = all.
+        scoring: Where the similarity is read: "text", the number in the answer (paper);
+            "expected", the mean of the numbers the judge might have written; "yes-no", its
+            probability of yes to a question of its own. The last two need token probabilities.
+        both_orders: Ask about each pair twice, the captions swapped; the mean decides.
+        audit_pairs: Pairs on the page for people to look at; 0 = no page.
+        marks: ``marks.csv`` saved from that page; "" = nobody has looked yet.
     """
 
     INPUTS: ClassVar[tuple[str, ...]] = ("captions",)
@@ -127,6 +133,14 @@ class CaptionFilter(StageParams):
     judge: str
     threshold: float = Field(default=0.9, ge=0, le=1)
     max_pairs: int = Field(default=26_000, ge=0)
+    scoring: Literal["text", "expected", "yes-no"] = "text"
+    both_orders: bool = False
+    audit_pairs: int = Field(default=100, ge=0)
+    marks: str = ""
+
+    def input_paths(self) -> dict[str, Path]:
+        """The file of marks counts as an input: its content is part of the run's key."""
+        return super().input_paths() | ({"marks": Path(self.marks)} if self.marks else {})
 
 
 class InternVLLora(StageParams):
