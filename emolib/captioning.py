@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from emolib.hashing import canonical, is_unchanged, key_of, sha_file
 from emolib.inference import Task, ask
 from emolib.ledger import Ledger, Row
 from emolib.media.store import FrameStore, read_picture
+from emolib.media.supervisor import spread as side_by_side
 from emolib.media.video import sample_frames
 from emolib.params.cluster import ClusterParams
 from emolib.params.schemas import ModelParams
@@ -69,23 +70,22 @@ def extract_images(
     """
     rows: list[Row] = [{}] * len(clips)
     todo = []
-    for number, clip in enumerate(track(clips, "files")):
-        try:
-            sha = sha_file(clip.video)
-        except OSError as error:
-            rows[number] = {"error": f"{clip.video}: {error.strerror}", "images": []}
+    keyed = partial(_key, frames=frames, seed=seed)
+    for number, found in enumerate(track(side_by_side(keyed, clips), "files", len(clips))):
+        if isinstance(found, str):
+            rows[number] = {"error": found, "images": []}
             continue
-        key = key_of(video=sha, name=clip.name, frames=frames, seed=seed, rule="segments")
+        key, sha = found
         known = ledger.get(key)
         if known is not None and all(Path(image["path"]).is_file() for image in known["images"]):
             rows[number] = known
         else:
-            todo.append((number, key, sha, clip))
+            todo.append((number, key, sha, clips[number]))
     with Progress("frames", len(clips), done=len(clips) - len(todo)) as progress:
         opener = partial(_extractor, store, frames, seed)
-        for number, row, lasting in spread(todo, opener, cluster):
+        for number, row, settled in spread(todo, opener, cluster):
             rows[number] = row
-            if lasting:
+            if settled:
                 ledger.put(row)
             progress.advance()
     done = list(zip(clips, rows, strict=True))
@@ -94,28 +94,37 @@ def extract_images(
     return images, failed
 
 
+def _key(clip: Clip, frames: int, seed: int) -> tuple[str, str] | str:
+    """Ledger key and content hash of a clip, or why it cannot be read."""
+    try:
+        sha = sha_file(clip.video)
+    except OSError as error:
+        return f"{clip.video}: {error.strerror}"
+    return key_of(video=sha, name=clip.name, frames=frames, seed=seed, rule="segments"), sha
+
+
 def _extractor(store: FrameStore, frames: int, seed: int) -> Work:
-    return partial(_extract, store, frames, seed)
+    return partial(side_by_side, partial(_extract, store, frames, seed))
 
 
 def _extract(
-    store: FrameStore, frames: int, seed: int, clips: Iterable[tuple[int, str, str, Clip]]
-) -> Iterator[tuple[int, Row, bool]]:
-    """Each clip's number, its row, and whether the row holds for this content for good."""
-    for number, key, sha, clip in clips:
-        row: Row = {"key": key, "clip": clip.name, "error": None, "images": []}
-        lasting = True
-        try:
-            sample = sample_frames(clip.video, frames, rule="segments", seed=seed, name=clip.name)
-            for index, frame in enumerate(sample.frames):
-                path = store.put(frame.image)
-                row["images"].append(
-                    {"index": index, "pts_s": frame.pts_s, "sha": frame.sha, "path": str(path)}
-                )
-        except MediaError as error:
-            row["error"] = str(error)
-            lasting = is_unchanged(clip.video, sha)  # else it is gone: says nothing about it
-        yield number, row, lasting
+    store: FrameStore, frames: int, seed: int, item: tuple[int, str, str, Clip]
+) -> tuple[int, Row, bool]:
+    """Give a clip's number, its row, and whether the row is settled for this content."""
+    number, key, sha, clip = item
+    row: Row = {"key": key, "clip": clip.name, "error": None, "images": []}
+    try:
+        sample = sample_frames(clip.video, frames, rule="segments", seed=seed, name=clip.name)
+        for index, frame in enumerate(sample.frames):
+            path = store.put(frame)
+            row["images"].append(
+                {"index": index, "pts_s": frame.pts_s, "sha": frame.sha, "path": str(path)}
+            )
+    except MediaError as error:
+        row["error"] = str(error)
+        # Gone meanwhile: says nothing about this content.
+        return number, row, error.lasting and is_unchanged(clip.video, sha)
+    return number, row, True
 
 
 def caption_tasks(images: Iterable[Image], model: str) -> list[Task]:

@@ -111,7 +111,7 @@ def answers(tasks: Mapping[str, Task], engine: Engine) -> Iterator[Row]:
             try:
                 yield replace(task.build(), id=key)
             except (MediaError, DataError, OSError) as error:
-                lasting = isinstance(error, MediaError)
+                lasting = isinstance(error, MediaError) and error.lasting
                 reply = Reply(id=key, error=str(error), transient=not lasting)
                 unbuilt.append(_row(key, task, reply, engine))
 

@@ -22,6 +22,7 @@ LAYERS = {
     "emolib.params": 1,
     "emolib.processes": 1,
     "emolib.progress": 1,
+    "emolib.quarantine": 1,
     "emolib.ledger": 1,
     "emolib.cluster": 1,
     "emolib.runs": 1,

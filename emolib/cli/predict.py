@@ -67,16 +67,9 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, write the file, print the table; 1 when a clip has an error row."""
-    from emolib import budget
-    from emolib.datasets.folder import clips_from_paths
-    from emolib.engines import open_engine
-    from emolib.files import write_jsonl
-    from emolib.ledger import Ledger
+    from emolib import quarantine
     from emolib.params.loading import project_root
-    from emolib.params.media import FaceParams
     from emolib.params.profiles import base_params
-    from emolib.predict import View, predict
-    from emolib.report import format_table, one_line
 
     if args.frames < 1:
         raise ParamsError(f"--frames {args.frames}: must be at least 1")
@@ -88,6 +81,22 @@ def run(args: argparse.Namespace) -> int:
             raise ParamsError(f"--system {name}: choose from {sorted(base.models)}")
     if args.out.is_dir() or not args.out.parent.exists():
         raise DataError(f"--out {args.out}: give a file in a folder that exists")
+    listed = quarantine.path_for(root / base.outputs, args.profile)
+    with quarantine.supervised(base.decode, listed):
+        return _predict(args, base, systems, root)
+
+
+def _predict(args: argparse.Namespace, base: Any, systems: list[str], root: Path) -> int:
+    """Do what :func:`run` has checked."""
+    from emolib import budget
+    from emolib.datasets.folder import clips_from_paths
+    from emolib.engines import open_engine
+    from emolib.files import write_jsonl
+    from emolib.ledger import Ledger
+    from emolib.params.media import FaceParams
+    from emolib.predict import View, detection_rate, predict
+    from emolib.report import format_table, one_line
+
     table = Path(args.table) if args.table else None
     clips = clips_from_paths([Path(p) for p in args.paths], table=table)
     outputs = root / base.outputs
@@ -141,6 +150,12 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     failed = [row for row in rows if row.status == "error"]
+    if args.face:
+        rate = detection_rate(rows)
+        print(
+            f"\nfaces: found in {rate['frames_with_face']} of {rate['frames']} frames "
+            f"({rate['rate']:.0%}); {rate['clips_without_face']} of {rate['clips']} clips have none"
+        )
     print()
     for row in failed:  # in full: the table has no room for a reason
         print(f"{one_line(row.name)}: {one_line(row.error or '')}")

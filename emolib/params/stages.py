@@ -13,7 +13,7 @@ from emolib.params.affectgpt import Perspective, SftParams
 from emolib.params.cluster import ClusterParams
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
 from emolib.params.fusion import FusionParams
-from emolib.params.media import AsrParams, FaceParams
+from emolib.params.media import AsrParams, DecodeParams, FaceParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
 from emolib.params.training import GateParams, LoraParams
 
@@ -30,6 +30,7 @@ class StageParams(Schema):
         models: Models by the names the stages call them.
         asr: How words are heard where no official subtitle is known; no model = they stay unknown.
         cluster: Machines that frames, features and answers are computed on.
+        decode: Limits of the processes that decode videos.
         outputs: Folder of all runs, relative to the project root.
         run_dir: This run's folder; "" makes a new one under ``outputs``.
     """
@@ -43,6 +44,7 @@ class StageParams(Schema):
     models: dict[str, ModelParams] = Field(default_factory=dict)
     asr: AsrParams = AsrParams()
     cluster: ClusterParams = ClusterParams()
+    decode: DecodeParams = DecodeParams()
     outputs: str = "outputs"
     run_dir: str = ""
 
