@@ -63,7 +63,6 @@ def connect(params: ClusterParams) -> Any:
         try:
             ray.init(
                 address=address or "local",
-                runtime_env={"env_vars": _environment()},
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 include_dashboard=False if address is None else None,
@@ -78,12 +77,6 @@ def connect(params: ClusterParams) -> Any:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     return ray
-
-
-def _environment() -> dict[str, str]:
-    here = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p)
-    return {k: os.environ[k] for k in _SHARED if k in os.environ} | {"PYTHONPATH": path}
 
 
 def spread(
@@ -129,7 +122,11 @@ def spread(
     data = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // block))
     results = data.map_batches(
         Worker,
-        fn_constructor_args=(str(Path.cwd()), pickle.dumps(opener)),
+        fn_constructor_args=(
+            str(Path.cwd()),
+            {k: os.environ[k] for k in _SHARED if k in os.environ},
+            pickle.dumps(opener),
+        ),
         batch_size=None,  # a block at a time
         compute=ray.data.ActorPoolStrategy(size=copies, max_tasks_in_flight_per_actor=2),
         num_cpus=params.cpus,
@@ -163,7 +160,8 @@ class Fault:
 class Worker:
     """One worker of :func:`spread`; Ray Data makes it on some node and feeds it blocks."""
 
-    def __init__(self, folder: str, opener: bytes) -> None:
+    def __init__(self, folder: str, environ: dict[str, str], opener: bytes) -> None:
+        os.environ.update(environ)
         self._node = os.uname().nodename
         self._fault: Fault | None = None
         try:

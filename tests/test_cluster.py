@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import pickle
+import shutil
+import socket
 import threading
 from collections import Counter
 from functools import partial
@@ -14,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emolib import captioning, cluster
+from emolib import captioning, cluster, runs
+from emolib.__main__ import main
 from emolib.datasets.clip import Clip
 from emolib.engines import open_engine
 from emolib.engines.cluster import _opened
@@ -26,12 +29,25 @@ from emolib.models.features.open import feature_tables
 from emolib.params.cluster import ClusterParams
 from emolib.params.discriminative import FeatureParams
 from emolib.params.schemas import ModelParams
+from emolib.params.stages import DataCheck
 from tests.fake_server import FakeServer
 from tests.media_files import write_video
 
 RAY = ClusterParams(engine="ray", copies=2)
 # Ray gives up early where several test processes share two cores.
 PATIENT = {"RAY_health_check_failure_threshold": "40", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def node() -> dict[str, object]:
+    """Little memory, no dashboard, ports of its own: Ray waits only seconds for its helpers."""
+    ports = {}
+    for name in ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port",
+                 "dashboard_agent_listen_port"):  # fmt: skip
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            ports[name] = free.getsockname()[1]
+    quiet = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
+    return {"object_store_memory": 80 * 2**20, **quiet, **ports}
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +59,9 @@ def nodes():
         import ray
         from ray.cluster_utils import Cluster
 
-        memory = {"object_store_memory": 80 * 2**20}
-        made = Cluster(head_node_args={"num_cpus": 1, "include_dashboard": False, **memory},
-                       initialize_head=True)  # fmt: skip
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **node()})
         try:
-            made.add_node(num_cpus=1, **memory)
+            made.add_node(num_cpus=1, **node())
             cluster.connect(RAY.model_copy(update={"address": made.address}))
             yield made
         finally:
@@ -174,7 +188,7 @@ def test_a_worker_with_another_model_stops_the_run(tmp_path):
     with FakeServer() as server:
         params = ModelParams(engine="server", model="fake", base_url=server.url)
         opener = partial(_opened, (params, "fake", (), None), {"weights": "others"}, answers)
-        worker = cluster.Worker(str(tmp_path), pickle.dumps(opener))
+        worker = cluster.Worker(str(tmp_path), {}, pickle.dumps(opener))
         [fault] = worker({"item": [pickle.dumps(("key", None))]})["result"]
     fault = pickle.loads(fault)
     assert isinstance(fault.error, EngineError)
@@ -194,6 +208,30 @@ def test_without_ray_or_a_cluster_the_message_says_what_to_do(monkeypatch):
     monkeypatch.setattr(cluster, "is_installed", lambda: False)
     with pytest.raises(MissingDependencyError, match=r"\[ray\]"):
         list(cluster.spread([1], list, RAY))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_doctor_says_when_ray_is_asked_for_and_missing(there, tmp_path, monkeypatch, capsys):
+    repo = Path(__file__).parents[1]
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(repo / "notebooks/00_data_check.ipynb", tmp_path / "notebooks")
+    (tmp_path / "params/p").mkdir(parents=True)
+    (tmp_path / "params/p/_base.yaml").write_text("cluster: {engine: ray, copies: 8}\n")
+    (tmp_path / "params/p/00_data_check.yaml").write_text("profile: p\n")
+    monkeypatch.setenv("EMOLIB_ROOT", str(tmp_path))
+    monkeypatch.setattr(cluster, "is_installed", lambda: there)
+    main(["doctor", "p"])
+    printed = capsys.readouterr().out
+    assert ("cluster.engine = ray: Ray is missing" in printed) != there
+    assert printed.count("'.[ray]'") == (0 if there else 1)
+
+
+def test_machines_are_no_part_of_a_runs_identity():
+    def key(**where: object) -> str:
+        values = DataCheck(profile="p", cluster=ClusterParams(**where)).model_dump(mode="json")
+        return runs.run_key("00_data_check", values, {}, "")
+
+    assert key() == key(engine="ray", copies=8)
 
 
 def test_no_cluster_is_work_in_this_process(caplog):
