@@ -6,9 +6,12 @@ import json
 import logging
 import os
 import pickle
+import secrets
 import shutil
 import socket
+import tempfile
 import threading
+import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -20,7 +23,7 @@ from emolib import captioning, cluster, runs
 from emolib.__main__ import main
 from emolib.datasets.clip import Clip
 from emolib.engines import open_engine
-from emolib.engines.cluster import _opened
+from emolib.engines.cluster import ClusterEngine, _opened
 from emolib.errors import EngineError, MissingDependencyError, ParamsError
 from emolib.inference import answers
 from emolib.ledger import Ledger
@@ -28,7 +31,7 @@ from emolib.media.store import FrameStore
 from emolib.models.features.open import feature_tables
 from emolib.params.cluster import ClusterParams
 from emolib.params.discriminative import FeatureParams
-from emolib.params.schemas import ModelParams
+from emolib.params.schemas import Decoding, ModelParams
 from emolib.params.stages import DataCheck
 from tests.fake_server import FakeServer
 from tests.media_files import write_video
@@ -37,36 +40,52 @@ RAY = ClusterParams(engine="ray", copies=2)
 # Ray gives up early where several test processes share two cores.
 PATIENT = {
     "RAY_health_check_failure_threshold": "40",
-    "RAY_agent_register_timeout_ms": "600000",
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 
-def node() -> dict[str, object]:
-    """Little memory, no dashboard, ports of its own: Ray waits only seconds for its helpers."""
-    ports = {}
-    for name in ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port",
-                 "dashboard_agent_listen_port"):  # fmt: skip
+AGENT = "dashboard_agent_listen_port"
+PORTS = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", AGENT)
+
+
+def node(session: Path) -> dict[str, object]:
+    """Options of a small node that starts however busy the machine is.
+
+    A node gives up when a helper has not told it its port within some 15 s, so ports are chosen
+    here; the one that has no option of the node's is read from a file, which is written here.
+    """
+    ports, name = {}, secrets.token_hex(28)
+    for kind in PORTS:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            ports[name] = free.getsockname()[1]
+            ports[kind] = free.getsockname()[1]
+
+    def tell() -> None:
+        while not (found := list(session.glob("session_*_*"))):
+            time.sleep(0.05)
+        (found[0] / f"{AGENT}_{name}").write_text(str(ports[AGENT]))
+
+    threading.Thread(target=tell, daemon=True).start()
     quiet = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
-    return {"object_store_memory": 80 * 2**20, **quiet, **ports}
+    known = {"env_vars": {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": name}}
+    return {"num_cpus": 1, "object_store_memory": 80 * 2**20, **quiet, **known, **ports}
 
 
 @pytest.fixture(scope="module")
 def nodes():
     """A head with one core, where this process is the driver, and a node with one more."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         for name, value in PATIENT.items():
             patch.setenv(name, value)
         import ray
         from ray.cluster_utils import Cluster
 
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **node()})
+        session = Path(folder)  # pytest's folders make socket paths too long
+        head = {**node(session), "temp_dir": folder}
+        made = Cluster(initialize_head=True, head_node_args=head)
         try:
-            made.add_node(num_cpus=1, **node())
+            made.add_node(**node(session))
             cluster.connect(RAY.model_copy(update={"address": made.address}))
             yield made
         finally:
@@ -170,6 +189,24 @@ def timeless_images(rows: list[dict]) -> list[dict]:
         for image in row["images"]:
             image["path"] = Path(image["path"]).name
     return sorted(rows, key=lambda row: row["key"])
+
+
+def test_a_model_in_a_worker_answers_as_it_does_here(nodes, images, tmp_path):
+    params = ModelParams(
+        model="tiny:internvl", device="cpu", batch_size=2, decoding=Decoding(max_new_tokens=8)
+    )
+    found = []
+    for way, where in (("here", None), ("there", RAY.model_copy(update={"copies": 1}))):
+        file = tmp_path / f"{way}.jsonl"
+        with (
+            open_engine(params, name="tiny", cache=tmp_path / "models", cluster=where) as engine,
+            Ledger(file) as ledger,
+        ):
+            assert isinstance(engine, ClusterEngine) == (where is not None)
+            captioning.caption(images[:3], engine, ledger)
+        found.append(timeless(rows_of(file)))
+    assert found[0] == found[1]
+    assert all(row["text"] and not row["error"] for row in found[0])
 
 
 def test_a_node_that_dies_loses_nothing_and_repeats_only_what_it_was_working_on(
