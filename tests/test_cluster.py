@@ -39,7 +39,6 @@ from tests.media_files import write_video
 RAY = ClusterParams(engine="ray", copies=2)
 # Ray gives up early where several test processes share two cores.
 PATIENT = {
-    "RAY_health_check_failure_threshold": "40",
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
