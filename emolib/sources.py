@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from emolib import nano
 from emolib.hashing import key_of, sha_file, sha_files
 from emolib.params.schemas import DataParams, ModelParams
 from emolib.params.stages import Baselines, StageParams
@@ -86,7 +87,8 @@ def _model(root: Path, model: ModelParams) -> str | None:
         return None
     states = []
     for text in (model.model, *model.adapters):
-        folder = root / Path(text).expanduser()
+        shipped = text.removeprefix(nano.PREFIX) if text.startswith(nano.PREFIX) else ""
+        folder = nano.ROOT / shipped if shipped else root / Path(text).expanduser()
         for file in sorted(folder.iterdir()) if folder.is_dir() else []:
             if file.is_file():
                 stat = file.stat()

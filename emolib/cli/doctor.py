@@ -15,7 +15,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from emolib import cluster, pipeline
+from emolib import cluster, nano, pipeline
 from emolib.errors import EmolibError
 from emolib.params import profiles
 from emolib.params.baselines import Recipe
@@ -150,6 +150,9 @@ def _model(root: Path, model: ModelParams) -> tuple[str, str]:
         return model.base_url, f"no key: set {model.api_key_env}" if missing else "ok"
     if model.model.startswith("tiny:"):
         return model.model, "built on first use"
+    if model.model.startswith(nano.PREFIX):
+        known = model.model.removeprefix(nano.PREFIX) in nano.names()
+        return model.model, "ok" if known else f"no such nano model, only {nano.names()}"
     if (root / Path(model.model).expanduser() / "config.json").is_file():
         return model.model, "ok"
     state = "hub id, fetched on first use" if model.allow_download else "no config.json"
@@ -178,7 +181,7 @@ def _budgets(root: Path, base: StageParams, todo: list[str]) -> list[str]:
 
     lines = []
     for name, model in base.models.items():
-        if model.engine == "server" or model.model.startswith("tiny:"):
+        if model.engine == "server" or model.model.startswith(("tiny:", nano.PREFIX)):
             continue
         folder = root / Path(model.model).expanduser()
         here = (folder / "config.json").is_file()

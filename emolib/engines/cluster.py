@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from emolib import cluster
@@ -61,9 +62,7 @@ class ClusterEngine(EngineBase):
             with _open(*self._arguments) as engine:
                 self.identity, self.software = engine.identity, engine.software
         else:
-            from emolib.engines.local import identify
-
-            self.identity, self.software = identify(params, adapters, cache)
+            self.identity, self.software = identify(params, name, adapters, cache)
 
     def rows(self, tasks: Mapping[str, Any], answers: Answers) -> Iterator[dict[str, Any]]:
         """Rows of tasks, computed by ``answers`` in the workers; each task's media are read there.
@@ -77,17 +76,55 @@ class ClusterEngine(EngineBase):
         yield from self._spread(list(requests), _replies)
 
     def _spread(self, items: list[Any], answer: Callable[..., Iterable[Any]]) -> Iterator[Any]:
-        served = self._params.engine == "server"
-        on_cpu = served or self._params.device == "cpu"
+        params, where = self._params, self._where
+        gpus = {"server": 0.0, "vllm": float(params.gpus)}.get(params.engine, where.gpus)
         opener = partial(_opened, self._arguments, self.identity, answer)
         yield from cluster.spread(
             items,
             opener,
-            self._where,
-            block=self._params.concurrency if served else self._params.batch_size,
-            copies=self._where.copies,
-            gpus=0.0 if on_cpu else self._where.gpus,
+            where,
+            block=params.batch_size if params.engine == "transformers" else params.concurrency,
+            copies=where.copies,
+            gpus=0.0 if params.device == "cpu" else gpus,
         )
+
+
+def identify(
+    params: ModelParams, name: str, adapters: Sequence[Path] = (), cache: Path | None = None
+) -> tuple[dict[str, object], dict[str, str]]:
+    """``identity`` and ``software`` of the engine that would be opened, without the model.
+
+    Costs the import of torch and ms-swift and one read of the weights; no memory for them.
+
+    Raises:
+        MissingModelError: model or adapter not found.
+        MissingDependencyError: the engine's packages are not installed here.
+        EngineError: ms-swift does not know the model.
+    """
+    from emolib.engines.local import LocalEngine, make_template
+    from emolib.engines.swift_setup import import_swift, one_line
+
+    kind: Any = LocalEngine
+    if params.engine == "vllm":
+        from emolib.engines.vllm import VllmEngine
+
+        kind = VllmEngine
+
+    class Unloaded(kind):
+        def _load(self, params: ModelParams, found: Any, dtype: str, loras: list[Path]) -> Any:
+            import_swift(allow_download=params.allow_download)
+            from swift.model import get_processor
+
+            try:
+                processor = get_processor(
+                    str(found.path), model_type=found.model_type or None, use_hf=True
+                )
+                return SimpleNamespace(template=make_template(processor, params, found))
+            except Exception as error:
+                raise EngineError(f"{params.model} cannot be loaded: {one_line(error)}") from error
+
+    engine = Unloaded(params, name, adapters, cache)
+    return engine.identity, engine.software
 
 
 def _open(params: ModelParams, name: str, adapters: Sequence[Path], cache: Path | None) -> Engine:

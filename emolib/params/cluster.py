@@ -21,7 +21,8 @@ class ClusterParams(Schema):
             for the length of a run; or the head's ``host:port``.
         copies: Copies of each model that work at once; of a model behind a server: workers
             that ask it, each with ``concurrency`` requests under way.
-        gpus: GPUs of one copy; not read for models on a CPU or behind a server.
+        gpus: GPUs of one copy; not read for models on a CPU or behind a server, and under vLLM
+            it is the model's own ``gpus``.
         cpus: Cores of one copy, and of each worker that reads frames or computes features.
             As many such workers are started as the cluster has room for.
     """
