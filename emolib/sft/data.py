@@ -105,7 +105,7 @@ def clip_rows(
 
     Args:
         clips: With what is learnt.
-        preset: A prompt's name (:data:`emolib.models.affectgpt.prompts.PRESETS`).
+        preset: A prompt's name (:data:`emolib.models.affectgpt.prompts.ALL_PRESETS`).
         answer: "description", "labels" (the label list alone), or "both", each a row of its own.
     """
     rows = []

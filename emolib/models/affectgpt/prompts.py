@@ -83,19 +83,6 @@ PRESETS: dict[str, Preset] = {
             end="###Assistant:",
             gaps=(17, 18, 17),
         ),
-        # The released code names its inputs so, but its sentences about them are not known here:
-        # those of 2024 stand in their place. Question and answer are its own.
-        Preset(
-            "labels-2025",
-            "AffectGPT of 2025 (arXiv 2501.16566), question; inputs as in train-2024",
-            question=LABELS_QUESTION,
-        ),
-        Preset(
-            "fused-2025",
-            "as labels-2025, with pre-fused video and audio",
-            question=LABELS_QUESTION,
-            fused=True,
-        ),
         Preset(
             "image-2024",
             "published AffectGPT code, MiniGPT-4 captions",
@@ -110,6 +97,26 @@ PRESETS: dict[str, Preset] = {
         ),
     )
 }
+
+# What the release of 2025 says of its inputs is not known here: the sentences of 2024 stand in
+# their place. Question and answer are its own.
+PRESETS_2025: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "labels-2025",
+            "AffectGPT of 2025 (arXiv 2501.16566), question; inputs as in train-2024",
+            question=LABELS_QUESTION,
+        ),
+        Preset(
+            "fused-2025",
+            "as labels-2025, with pre-fused video and audio",
+            question=LABELS_QUESTION,
+            fused=True,
+        ),
+    )
+}
+ALL_PRESETS = PRESETS | PRESETS_2025
 
 # Asked about MiniGPT-4's pictures, one at random.
 IMAGE_QUESTIONS = (
@@ -133,7 +140,7 @@ def build_prompt(
     """Write one prompt; a modality that is not given leaves no trace in it.
 
     Args:
-        preset: A key of :data:`PRESETS`.
+        preset: A key of :data:`ALL_PRESETS`.
         video: Whether there is a video or image.
         audio: Whether there is audio.
         subtitle: The spoken words; "" for known silence (empty tags, as published for
@@ -146,9 +153,9 @@ def build_prompt(
     Raises:
         ValueError: unknown preset.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown prompt preset {preset!r}; choose from {sorted(PRESETS)}")
-    words = PRESETS[preset]
+    if preset not in ALL_PRESETS:
+        raise ValueError(f"unknown prompt preset {preset!r}; choose from {sorted(ALL_PRESETS)}")
+    words = ALL_PRESETS[preset]
     gaps = words.gaps if reference_compat else (1, 1, 1)
     quote = words.quote if reference_compat and audio else ""
     text = words.start
@@ -181,12 +188,12 @@ def question_of(preset: str, answer: str) -> str | None:
     """The question that fits what is answered; None = the preset's own.
 
     Args:
-        preset: A key of :data:`PRESETS`.
+        preset: A key of :data:`ALL_PRESETS`.
         answer: "description" or "labels".
     """
     if answer == "labels":
         return LABELS_QUESTION
-    return DESCRIPTION_QUESTION if PRESETS[preset].question == LABELS_QUESTION else None
+    return DESCRIPTION_QUESTION if preset in PRESETS_2025 else None
 
 
 def labels_answer(labels: Sequence[str]) -> str:

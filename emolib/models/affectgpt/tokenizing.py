@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AddedToken, AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
 
 from emolib.errors import DataError, MissingModelError
-from emolib.models.affectgpt.prompts import AUDIO, MULTI, PRESETS, VIDEO, build_prompt
+from emolib.models.affectgpt.prompts import ALL_PRESETS, AUDIO, MULTI, VIDEO, build_prompt
 
 PLACEHOLDER = re.compile(f"({re.escape(VIDEO)}|{re.escape(AUDIO)}|{re.escape(MULTI)})")
 _SENTENCEPIECE = "tokenizer.model"
@@ -102,6 +102,6 @@ def _sentencepiece(path: Path) -> Any:
 
 
 def _probes() -> Iterator[str]:
-    for preset in PRESETS:
+    for preset in ALL_PRESETS:
         prompt = build_prompt(preset, subtitle="Don't! 你好。 It's 5 o'clock…")
         yield from PLACEHOLDER.split(prompt)[::2]
