@@ -6,7 +6,7 @@ import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -32,6 +32,9 @@ class Extractor(Protocol):
         identity: Everything its numbers depend on beside the clip, as plain JSON values; part
             of every cache key.
         batch_size: Clips computed together.
+
+    One that cuts faces out may have ``faces``: clip name -> what
+    :func:`emolib.media.faces.face_record` says of it, put there by :meth:`load`.
     """
 
     name: str
@@ -69,6 +72,8 @@ class FeatureTable:
         missing: bool [clips], True where there was nothing to compute from: a row of zeros.
         errors: Clip name -> why it is missing.
         identity: The extractor's identity.
+        faces: Of features cut out of faces: ``frames`` looked at and those with a face
+            ``found``, over all clips; empty for other features.
     """
 
     name: str
@@ -78,6 +83,7 @@ class FeatureTable:
     missing: np.ndarray
     errors: dict[str, str] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
+    faces: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -95,6 +101,7 @@ class FeatureTable:
             self.missing[index],
             self.errors,
             self.identity,
+            self.faces,
         )
 
 
@@ -130,10 +137,12 @@ def feature_table(
     found: dict[int, np.ndarray] = {}
     errors: dict[str, str] = {}
     todo: list[tuple[int, str, Clip]] = []
+    keys: list[str] = []
     with Progress(extractor.name, len(clips), unit="clip") as progress:
         for number, clip in enumerate(clips):
             with _noted(errors, clip):
                 key = cache.key(extractor.content(clip), extractor.identity)
+                keys.append(key)
                 stored = _stored(cache, key)
                 if stored is None:
                     todo.append((number, key, clip))
@@ -142,7 +151,7 @@ def feature_table(
             progress.advance()
         opener = partial(_computer, extractor)
         block = extractor.batch_size if extractor.batch_size > 1 else 0
-        for number, key, value in spread(todo, opener, cluster, block=block, gpus=gpus):
+        for number, key, value, record in spread(todo, opener, cluster, block=block, gpus=gpus):
             if isinstance(value, str):
                 errors[clips[number].name] = value
             else:
@@ -151,8 +160,17 @@ def feature_table(
                 except ValueError as error:
                     name = clips[number].name
                     raise DataError(f"{extractor.name}, clip {name}: {error}") from None
+                if record is not None:
+                    cache.note(key, {name: record[name] for name in ("frames", "found")})
             progress.advance()
-    return _assemble(clips, extractor, found, errors, max_steps)
+    table = _assemble(clips, extractor, found, errors, max_steps)
+    return replace(table, faces=_faces(cache, keys))
+
+
+def _faces(cache: FeatureCache, keys: Sequence[str]) -> dict[str, int]:
+    """Add up what was noted of faces when these entries were computed."""
+    noted = [note for key in keys if (note := cache.noted(key))]
+    return {name: sum(note[name] for note in noted) for name in ("frames", "found") if noted}
 
 
 @contextmanager
@@ -172,9 +190,10 @@ def _computer(extractor: Extractor) -> Work:
 
 def _compute(
     extractor: Extractor, clips: Iterable[tuple[int, str, Clip]]
-) -> Iterator[tuple[int, str, np.ndarray | str]]:
-    """Number, key, and features or why there are none, of each clip."""
+) -> Iterator[tuple[int, str, np.ndarray | str, dict[str, Any] | None]]:
+    """Number, key, features or why there are none, and the record of faces, of each clip."""
     source = iter(clips)
+    records = getattr(extractor, "faces", {})
     while batch := list(itertools.islice(source, extractor.batch_size)):
         loaded: dict[int, Any] = {}
         errors: dict[str, str] = {}
@@ -184,7 +203,8 @@ def _compute(
         arrays = extractor.extract(list(loaded.values())) if loaded else []
         values = dict(zip(loaded, arrays, strict=True))
         for number, key, clip in batch:
-            yield number, key, values[number] if number in values else errors[clip.name]
+            record = records.pop(clip.name, None)
+            yield number, key, values[number] if number in values else errors[clip.name], record
 
 
 def _stored(cache: FeatureCache, key: str) -> np.ndarray | None:
