@@ -115,7 +115,7 @@ def _summarised(
 ) -> Prediction:
     if row is None:
         return replace(prediction, system=system, labels=())
-    parsed = parse_labels(row["text"])
+    parsed = parse_labels(row["text"], cut=row["finish_reason"] == "length")
     summary = {"text": row["text"], "prompt": prompts.EXTRACT.sha, "model": dict(engine.identity)}
     return replace(
         prediction,

@@ -93,7 +93,10 @@ def papermill(root: Path, stage: str, out: Path, *options: str) -> subprocess.Co
 
 
 # What a notebook is run with here instead of the demo's minutes.
-LESS = {"04_affectgpt_sft": {"recipe": {"epochs": 2, "steps_per_epoch": 2, "batch_size": 4}}}
+LESS = {
+    "04_affectgpt_sft": {"recipe": {"epochs": 2, "steps_per_epoch": 2, "batch_size": 4}},
+    "08_baselines": {"systems": ["qwen2_audio_llava"]},
+}
 
 
 # 02 and 07 read other notebooks' runs; `make demo` and the pipeline tests run those.
@@ -107,6 +110,7 @@ LESS = {"04_affectgpt_sft": {"recipe": {"epochs": 2, "steps_per_epoch": 2, "batc
         "04_affectgpt_sft",
         "05_face_crop_ablation",
         "06_discriminative_model",
+        "08_baselines",
     ],
 )
 def test_runs_alone_under_papermill(stage, tmp_path):

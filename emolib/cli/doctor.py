@@ -15,7 +15,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from emolib import nano, pipeline
+from emolib import cluster, nano, pipeline
 from emolib.errors import EmolibError
 from emolib.params import profiles
 from emolib.params.baselines import Recipe
@@ -27,6 +27,7 @@ from emolib.report import format_table
 _EXTRAS = {
     "": "scores, media, notebooks",
     "train": "models in this process, LoRA, faces, speech",
+    "ray": "stages on several machines",
     "lab": "JupyterLab",
     "dev": "tests and checks",
 }
@@ -71,7 +72,7 @@ def _examine(root: Path, args: argparse.Namespace) -> int:
         print(line)
     print(f"\nData: {_data(root, base, todo)}")
     print("\nNext:")
-    for step in todo or [f"emolib run {args.profile}"]:
+    for step in dict.fromkeys(todo) or [f"emolib run {args.profile}"]:
         print(f"  - {step}")
     return 1 if todo else 0
 
@@ -117,6 +118,9 @@ def _stages(root: Path, profile: str, todo: list[str]) -> list[list[str]]:
             if isinstance(params, InternVLLora) and params.lora.deepspeed and not _deepspeed():
                 rows[-1][1] = f"lora.deepspeed = {params.lora.deepspeed}: DeepSpeed is missing"
                 todo.append("pip install deepspeed")
+            if params.cluster.engine == "ray" and not cluster.is_installed():
+                rows[-1][1] = "cluster.engine = ray: Ray is missing"
+                todo.append("pip install -e '.[ray]' -c constraints.txt")
         except EmolibError as error:
             rows.append([stage.name, str(error)])
             todo.append(f"mend params/{profile}/{stage.name}.yaml")
@@ -143,7 +147,13 @@ def _model(root: Path, model: ModelParams) -> tuple[str, str]:
     """Where a model is and whether it is there; no server is asked."""
     if model.engine == "server":
         missing = bool(model.api_key_env) and model.api_key_env not in os.environ
-        return model.base_url, f"no key: set {model.api_key_env}" if missing else "ok"
+        if missing:
+            return model.base_url, f"no key: set {model.api_key_env}"
+        if model.launch and shutil.which(Path(model.launch[0]).expanduser()) is None:
+            return model.base_url, f"no program {model.launch[0]!r} (launch)"
+        return model.base_url, "ok"
+    if model.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        return model.model, "no vLLM in this environment: pip install vllm"
     if model.model.startswith("tiny:"):
         return model.model, "built on first use"
     if model.model.startswith(nano.PREFIX):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from emolib.cluster import Work, spread
 from emolib.datasets.clip import Clip
 from emolib.errors import DataError, MediaError
 from emolib.features.cache import FeatureCache
+from emolib.params.cluster import ClusterParams
 from emolib.progress import Progress
 
 Modality = Literal["audio", "visual", "text"]
@@ -27,6 +32,9 @@ class Extractor(Protocol):
         identity: Everything its numbers depend on beside the clip, as plain JSON values; part
             of every cache key.
         batch_size: Clips computed together.
+
+    One that cuts faces out may have ``faces``: clip name -> what
+    :func:`emolib.media.faces.face_record` says of it, put there by :meth:`load`.
     """
 
     name: str
@@ -64,6 +72,8 @@ class FeatureTable:
         missing: bool [clips], True where there was nothing to compute from: a row of zeros.
         errors: Clip name -> why it is missing.
         identity: The extractor's identity.
+        faces: Of features cut out of faces: ``frames`` looked at and those with a face
+            ``found``, over all clips; empty for other features.
     """
 
     name: str
@@ -73,6 +83,7 @@ class FeatureTable:
     missing: np.ndarray
     errors: dict[str, str] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
+    faces: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -90,6 +101,7 @@ class FeatureTable:
             self.missing[index],
             self.errors,
             self.identity,
+            self.faces,
         )
 
 
@@ -99,6 +111,8 @@ def feature_table(
     cache: FeatureCache,
     *,
     max_steps: int = 64,
+    cluster: ClusterParams | None = None,
+    gpus: float = 0.0,
 ) -> FeatureTable:
     """Compute one extractor's features of every clip, or take them from the cache.
 
@@ -109,8 +123,10 @@ def feature_table(
     Args:
         clips: Names unique.
         extractor: What to compute.
-        cache: Where results are kept.
+        cache: Where results are kept; this process alone writes to it.
         max_steps: Frame-level rows longer than this are averaged down to as many equal parts.
+        cluster: Whose workers compute, each with a copy of the extractor; None = this process.
+        gpus: GPUs of each copy.
 
     Returns:
         One row a clip, in order. Memory: clips x (steps x) width x 4 bytes.
@@ -120,40 +136,75 @@ def feature_table(
     """
     found: dict[int, np.ndarray] = {}
     errors: dict[str, str] = {}
-    waiting: list[tuple[int, str, Any]] = []
+    todo: list[tuple[int, str, Clip]] = []
+    keys: list[str] = []
     with Progress(extractor.name, len(clips), unit="clip") as progress:
         for number, clip in enumerate(clips):
-            try:
+            with _noted(errors, clip):
                 key = cache.key(extractor.content(clip), extractor.identity)
+                keys.append(key)
                 stored = _stored(cache, key)
                 if stored is None:
-                    waiting.append((number, key, extractor.load(clip)))
-                else:
-                    found[number] = stored
-            except MediaError as error:
-                errors[clip.name] = str(error)
-            except OSError as error:
-                errors[clip.name] = f"{clip.video}: cannot be read: {error.strerror or error}"
-            if len(waiting) >= extractor.batch_size or (waiting and number == len(clips) - 1):
-                _compute(clips, extractor, cache, waiting, found)
-                waiting = []
+                    todo.append((number, key, clip))
+                    continue
+                found[number] = stored
             progress.advance()
-    return _assemble(clips, extractor, found, errors, max_steps)
+        opener = partial(_computer, extractor)
+        block = extractor.batch_size if extractor.batch_size > 1 else 0
+        for number, key, value, record in spread(todo, opener, cluster, block=block, gpus=gpus):
+            if isinstance(value, str):
+                errors[clips[number].name] = value
+            else:
+                try:
+                    found[number] = cache.put(key, value)
+                except ValueError as error:
+                    name = clips[number].name
+                    raise DataError(f"{extractor.name}, clip {name}: {error}") from None
+                if record is not None:
+                    cache.note(key, {name: record[name] for name in ("frames", "found")})
+            progress.advance()
+    table = _assemble(clips, extractor, found, errors, max_steps)
+    return replace(table, faces=_faces(cache, keys))
+
+
+def _faces(cache: FeatureCache, keys: Sequence[str]) -> dict[str, int]:
+    """Add up what was noted of faces when these entries were computed."""
+    noted = [note for key in keys if (note := cache.noted(key))]
+    return {name: sum(note[name] for note in noted) for name in ("frames", "found") if noted}
+
+
+@contextmanager
+def _noted(errors: dict[str, str], clip: Clip) -> Iterator[None]:
+    """Note why a clip cannot be read, and go on."""
+    try:
+        yield
+    except MediaError as error:
+        errors[clip.name] = str(error)
+    except OSError as error:
+        errors[clip.name] = f"{clip.video}: cannot be read: {error.strerror or error}"
+
+
+def _computer(extractor: Extractor) -> Work:
+    return partial(_compute, extractor)
 
 
 def _compute(
-    clips: Sequence[Clip],
-    extractor: Extractor,
-    cache: FeatureCache,
-    waiting: Sequence[tuple[int, str, Any]],
-    found: dict[int, np.ndarray],
-) -> None:
-    arrays = extractor.extract([item for _, _, item in waiting])
-    for (number, key, _), array in zip(waiting, arrays, strict=True):
-        try:
-            found[number] = cache.put(key, array)
-        except ValueError as error:
-            raise DataError(f"{extractor.name}, clip {clips[number].name}: {error}") from None
+    extractor: Extractor, clips: Iterable[tuple[int, str, Clip]]
+) -> Iterator[tuple[int, str, np.ndarray | str, dict[str, Any] | None]]:
+    """Number, key, features or why there are none, and the record of faces, of each clip."""
+    source = iter(clips)
+    records = getattr(extractor, "faces", {})
+    while batch := list(itertools.islice(source, extractor.batch_size)):
+        loaded: dict[int, Any] = {}
+        errors: dict[str, str] = {}
+        for number, _, clip in batch:
+            with _noted(errors, clip):
+                loaded[number] = extractor.load(clip)
+        arrays = extractor.extract(list(loaded.values())) if loaded else []
+        values = dict(zip(loaded, arrays, strict=True))
+        for number, key, clip in batch:
+            record = records.pop(clip.name, None)
+            yield number, key, values[number] if number in values else errors[clip.name], record
 
 
 def _stored(cache: FeatureCache, key: str) -> np.ndarray | None:
