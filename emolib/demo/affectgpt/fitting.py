@@ -144,7 +144,7 @@ def solve(model: Any, features: torch.Tensor, wanted: torch.Tensor, ridge: float
     """
     layers = model.vision_tower.encoder.layers[:-1]
     x, y = features.double(), wanted.double()
-    y = (y - y.mean(0)) / y.std(0)
+    y = (y - y.mean(0)) / y.std(0).clamp(min=1e-6)  # what never changes is never told
     middle = x.mean(0)
     x = x - middle
     gram = x.T @ x / len(x)

@@ -118,7 +118,10 @@ def answer_loss(
             if getattr(samples[0], kind) is not None
         }
         ids, mask, labels = batch_of(samples, processor)
-        embeds = model.embed(ids, **media)
+        embeds = model.get_input_embeddings()(ids)
+        for kind, places in media.items():
+            here = ids == getattr(model.config, f"{kind}_token_id")
+            embeds = embeds.masked_scatter(here[..., None], places)
         return model.language_model(
             inputs_embeds=embeds, attention_mask=mask, labels=labels, use_cache=False
         ).loss
