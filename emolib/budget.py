@@ -8,7 +8,7 @@ frame times), one file header a training image, 1 MB of text a second.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -66,6 +66,7 @@ def fit(
     max_length: int = 0,
     ceiling: bool = False,
     cache: Path | None = None,
+    prompt: Callable[[Clip], str] = zero_shot_prompt,
 ) -> Budget:
     """Count every prompt of :func:`emolib.predict.predict`, and every row of a training file.
 
@@ -81,6 +82,7 @@ def fit(
         max_length: Longest training row.
         ceiling: A ``max_tiles`` of the model's own is a most and not a must.
         cache: Where tiny checkpoints are kept; None = ``outputs/models``.
+        prompt: What is asked about a clip.
 
     Raises:
         TokenBudgetError: a sample does not fit; names it and what would.
@@ -93,7 +95,7 @@ def fit(
     if counter is None:
         return _uncounted(model, "only InternVL models are counted beforehand")
     limit = model.max_length or context_of(folder)
-    shown = [(s, limit) for s in _prompts(clips, counter, frames, view, face)]
+    shown = [(s, limit) for s in _prompts(clips, counter, frames, view, face, prompt)]
     trained = [(s, max_length) for s in counter.samples(rows)] if rows and counter.exact else []
     if not shown and not trained:
         return _uncounted(model, "nothing to count")
@@ -129,7 +131,12 @@ def _uncounted(model: ModelParams, why: str) -> Budget:
 
 
 def _prompts(
-    clips: Sequence[Clip], counter: PromptCounter, frames: int, view: View, face: FaceParams | None
+    clips: Sequence[Clip],
+    counter: PromptCounter,
+    frames: int,
+    view: View,
+    face: FaceParams | None,
+    prompt: Callable[[Clip], str],
 ) -> Iterator[Sample]:
     if view != "whole" and face is None:
         raise ValueError(f"view={view!r} needs face parameters")
@@ -143,7 +150,7 @@ def _prompts(
             sizes.append((video.width, video.height))
         if view != "both":  # one picture a frame, the one with more tiles
             sizes = [max(sizes, key=lambda one: sum(counter.tiling.tiles([one])))]
-        turn = [{"role": "user", "content": zero_shot_prompt(clip)}]
+        turn = [{"role": "user", "content": prompt(clip)}]
         pictures = frames * tuple(sizes)
         yield Sample(clip.name, pictures, counter.other(turn, len(pictures)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from emolib import prompts
+from emolib import costs, prompts
 from emolib.datasets.clip import Clip
 from emolib.engines import open_engine
 from emolib.engines.base import Engine, Request
@@ -19,6 +19,7 @@ from emolib.hashing import canonical, is_unchanged, key_of, sha_file
 from emolib.inference import Task, ask
 from emolib.ledger import Ledger, Row
 from emolib.media.store import FrameStore, read_picture
+from emolib.media.supervisor import spread
 from emolib.media.video import sample_frames
 from emolib.params.schemas import ModelParams
 from emolib.progress import track
@@ -60,66 +61,91 @@ def extract_images(
     """
     images: list[Image] = []
     failed: list[Row] = []
-    for clip in track(clips, "frames"):
-        row = _extract(clip, store, ledger, frames, seed)
+    extract = partial(_extract, store=store, ledger=ledger, frames=frames, seed=seed)
+    rows = track(spread(extract, clips), "frames", len(clips))
+    for clip, (row, settled) in zip(clips, rows, strict=True):
+        if settled:
+            ledger.put(row)
         if row["error"]:
             failed.append({"clip": clip.name, "error": row["error"]})
         images += [Image(clip=clip.name, **image) for image in row["images"]]
     return images, failed
 
 
-def _extract(clip: Clip, store: FrameStore, ledger: Ledger, frames: int, seed: int) -> Row:
+def _extract(
+    clip: Clip, store: FrameStore, ledger: Ledger, frames: int, seed: int
+) -> tuple[Row, bool]:
+    """Give a clip's row, and whether it is new and settled."""
     try:
         content = sha_file(clip.video)
     except OSError as error:
-        return {"error": f"{clip.video}: {error.strerror}", "images": []}
+        return {"error": f"{clip.video}: {error.strerror}", "images": []}, False
     key = key_of(video=content, name=clip.name, frames=frames, seed=seed, rule="segments")
     row = ledger.get(key)
     if row is not None and all(Path(image["path"]).is_file() for image in row["images"]):
-        return row
+        return row, False
     row = {"key": key, "clip": clip.name, "error": None, "images": []}
     try:
         sample = sample_frames(clip.video, frames, rule="segments", seed=seed, name=clip.name)
         for index, frame in enumerate(sample.frames):
-            path = store.put(frame.image)
+            path = store.put(frame)
             row["images"].append(
                 {"index": index, "pts_s": frame.pts_s, "sha": frame.sha, "path": str(path)}
             )
     except MediaError as error:
         row["error"] = str(error)
-        if not is_unchanged(clip.video, content):
-            return row  # gone meanwhile: says nothing about this content
-    ledger.put(row)
-    return row
+        # Gone meanwhile: says nothing about this content.
+        return row, error.lasting and is_unchanged(clip.video, content)
+    return row, True
+
+
+def caption_tasks(images: Iterable[Image], model: str) -> list[Task]:
+    """One question an image, for :func:`emolib.inference.ask` or ``answers``; reads no image yet.
+
+    Args:
+        images: The images.
+        model: Name of the model that will be asked; part of the tasks' ids.
+    """
+    return [
+        Task(
+            id=f"{image.clip}#{image.index}@{model}",
+            content={"image": image.sha, "prompt": prompts.CAPTION.template},
+            build=partial(_request, image),
+        )
+        for image in images
+    ]
+
+
+def caption_row(image: Image, row: Mapping[str, Any]) -> dict[str, Any]:
+    """One line of ``captions.jsonl`` out of an image and its ledger row.
+
+    Returns:
+        The image's fields, ``model`` (name), ``engine`` (its identity: kind, weights, decoding),
+        ``software`` (versions), ``prompt`` (its hash), ``text``, ``error``, ``finish_reason``,
+        ``prompt_tokens``, ``new_tokens`` and ``seconds``.
+    """
+    return {
+        **asdict(image),
+        "prompt": prompts.CAPTION.sha,
+        **{key: row.get(key) for key in _KEPT},
+    }
+
+
+_KEPT = (
+    *("model", "engine", "software", "text", "error", "finish_reason"),
+    *("prompt_tokens", "new_tokens", "seconds"),
+)
 
 
 def caption(images: Sequence[Image], engine: Engine, ledger: Ledger) -> list[dict[str, Any]]:
     """Let one model describe every image with the paper's prompt.
 
     Returns:
-        One plain row an image, in order: the image's fields, ``model``, ``prompt`` (its hash),
-        ``text``, ``error`` and ``finish_reason``.
+        One row an image, in order: see :func:`caption_row`.
     """
-    tasks = [
-        Task(
-            id=f"{image.clip}#{image.index}@{engine.name}",
-            content={"image": image.sha, "prompt": prompts.CAPTION.template},
-            build=partial(_request, image),
-        )
-        for image in images
-    ]
+    tasks = caption_tasks(images, engine.name)
     rows = ask(tasks, engine, ledger, f"captions by {engine.name}")
-    return [
-        {
-            **asdict(image),
-            "model": engine.name,
-            "prompt": prompts.CAPTION.sha,
-            "text": row["text"],
-            "error": row["error"],
-            "finish_reason": row["finish_reason"],
-        }
-        for image, row in zip(images, rows.values(), strict=True)
-    ]
+    return [caption_row(image, row) for image, row in zip(images, rows.values(), strict=True)]
 
 
 def caption_by_all(
@@ -159,12 +185,21 @@ def caption_by_all(
     return rows
 
 
-def count_captions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a model: captions, errors, cut off at the token limit, median length in words."""
+def count_captions(
+    rows: Sequence[Mapping[str, Any]], models: Mapping[str, ModelParams]
+) -> list[dict[str, Any]]:
+    """One row a model: captions, errors, cut off at the token limit, median length, tokens, cost.
+
+    Args:
+        rows: Rows of :func:`caption`.
+        models: The profile's models, for their prices per token.
+    """
     counts = []
     for model in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == model]
         words = [len(row["text"].split()) for row in own if not row["error"]]
+        prices = models[model].prices
+        bill = costs.total(own, prices)
         counts.append(
             {
                 "model": model,
@@ -172,6 +207,9 @@ def count_captions(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "errors": len(own) - len(words),
                 "cut off": sum(row["finish_reason"] == "length" for row in own),
                 "words (median)": int(np.median(words)) if words else 0,
+                "prompt tokens": bill["prompt_tokens"],
+                "new tokens": bill["new_tokens"],
+                "cost": None if bill["cost"] is None else f"{bill['cost']} {prices.currency}",
             }
         )
     return counts

@@ -23,7 +23,25 @@ class MediaError(EmolibError):
     """One media file cannot be used: corrupt, empty, without the stream that was asked for.
 
     Stages record it as that clip's row error and go on.
+
+    Attributes:
+        lasting: The fault is in the file's content and will be the same next time.
     """
+
+    lasting = True
+
+
+class NoAudioError(MediaError):
+    """The file is readable but has no sound in it: no audio track, or an empty one."""
+
+
+class DecoderError(MediaError):
+    """A file hung, crashed or confused a decoder; the next run looks at it again.
+
+    Whether it is then really decoded is the quarantine's to say (``emolib.quarantine``).
+    """
+
+    lasting = False
 
 
 class EngineError(EmolibError):

@@ -1,22 +1,24 @@
-"""The judge and the 0.9 rule: keep images whose two captions agree (paper section 3.1.2, S3)."""
+"""The judge tells how similar two captions of one image are (paper section 3.1.2, S3)."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from emolib import prompts
-from emolib.engines.base import Engine, Request
-from emolib.errors import DataError
-from emolib.hashing import key_of
+from emolib.engines.base import Engine, Reply, Request
+from emolib.errors import DataError, EngineError
 from emolib.inference import Task, ask
-from emolib.ledger import Ledger
+from emolib.ledger import Ledger, Row
+from emolib.similarity import expected_similarity, parse_similarity, yes_no_similarity
+
+Scoring = Literal["text", "expected", "yes-no"]
+ALTERNATIVES = 10  # tokens beside the written one; servers allow 20 at most, many only 5 to 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,13 @@ class Pair:
         image: The stored image's path.
         models: Who wrote the first and the second caption.
         texts: The captions.
-        similarity: In [0, 1]; None when the judge's answer holds no such number.
-        answer: The judge's words.
+        similarity: In [0, 1], the mean over the orders asked; None when any of the judge's
+            answers holds no such number.
+        answer: The judge's words about the captions in this order.
         error: Why there is no answer, or None.
+        orders: The similarity for (first, second) and, if asked, for (second, first).
+        judge: Who judged, by name.
+        sha: The image's content.
     """
 
     clip: str
@@ -42,48 +48,14 @@ class Pair:
     similarity: float | None = None
     answer: str = ""
     error: str | None = None
+    orders: tuple[float | None, ...] = ()
+    judge: str = ""
+    sha: str = ""
 
-
-# ASCII classes: in Chinese text a digit stands directly beside a character, which is a \w.
-_DECIMAL = re.compile(r"(?<![A-Za-z0-9_.])(?:0?\.\d+|[01]\.\d+)(?![A-Za-z0-9_%]|\.\d)")
-# A bare 0 or 1 may count people or number a line: it must be the whole answer or follow a word
-# that announces a score.
-_WHOLE = re.compile(
-    r"^\W*([01])\W*$"
-    r"|(?:score|similarity|rating|rate|give|say|is|be|分数|相似度|评分|为|是)[\s*:：=\"'(]*"
-    r"(?:of\s+|a\s+)?([01])(?=\s*(?:$|\n|[^\w\s%/.]|\.(?!\d)))",
-    re.IGNORECASE,
-)
-_OTHER = re.compile(r"(?<![A-Za-z0-9_.])\d+(?:\.\d+)?\s*(?:%|/\s*\d+)|(?<![\d.])-\.?\d")
-# "between 0 and 1", "0-1" and "out of 1" repeat the question; "1." and "2." at a line's start
-# number the captions.
-_ECHO = re.compile(
-    r"\b0(?:\.0)?\s*(?:-|–|to|and)\s*1(?:\.0)?\b(?!\.\d)|out of 1(?:\.0)?\b(?!\.\d)|^\s*\d\.\s",
-    re.IGNORECASE | re.MULTILINE,
-)
-
-
-def parse_similarity(answer: str) -> float | None:
-    """Read the judge's score strictly: exactly one number in [0, 1], or nothing.
-
-    Percentages, fractions such as 8/10, numbers above 1, a 0 or 1 that nothing announces as a
-    score, and answers with two different scores give None: they are counted as unparsed
-    rather than guessed.
-
-    >>> parse_similarity("The similarity score is 0.85.")
-    0.85
-    >>> parse_similarity("between 0 and 1, I would say 1")
-    1.0
-    >>> parse_similarity("0.2 for the first, 0.9 for the second") is None
-    True
-    """
-    text = _ECHO.sub(" ", answer)
-    if _OTHER.search(text):
-        return None
-    values = {float(found) for found in _DECIMAL.findall(text)}
-    values |= {float(a or b) for a, b in _WHOLE.findall(text)}
-    values = {value for value in values if 0 <= value <= 1}
-    return values.pop() if len(values) == 1 else None
+    @property
+    def id(self) -> str:
+        """Unique name, e.g. "clip#0@qwen+cogvlm"."""
+        return f"{self.clip}#{self.index}@{self.models[0]}+{self.models[1]}"
 
 
 def make_pairs(captions: Iterable[dict[str, Any]]) -> list[Pair]:
@@ -109,114 +81,110 @@ def make_pairs(captions: Iterable[dict[str, Any]]) -> list[Pair]:
                     image=first["path"],
                     models=(first["model"], second["model"]),
                     texts=(first["text"], second["text"]),
+                    sha=first.get("sha", ""),
                 )
             )
     return pairs
 
 
-def judge(pairs: Sequence[Pair], engine: Engine, ledger: Ledger) -> list[Pair]:
-    """Ask the judge for every pair; returns the pairs with similarity, answer and error."""
-    tasks = [
-        Task(
-            id=f"{pair.clip}#{pair.index}@{pair.models[0]}+{pair.models[1]}",
-            content={"prompt": _prompt(pair)},
-            build=partial(_request, pair),
-        )
-        for pair in pairs
-    ]
-    rows = ask(tasks, engine, ledger, f"similarity by {engine.name}")
-    return [
-        Pair(
-            clip=pair.clip,
-            index=pair.index,
-            image=pair.image,
-            models=pair.models,
-            texts=pair.texts,
-            similarity=None if row["error"] else parse_similarity(row["text"]),
-            answer=row["text"],
-            error=row["error"],
-        )
-        for pair, row in zip(pairs, rows.values(), strict=True)
-    ]
-
-
-def _prompt(pair: Pair) -> str:
-    return prompts.SIMILARITY.render(first=pair.texts[0], second=pair.texts[1])
-
-
-def _request(pair: Pair) -> Request:
-    return Request(id="", prompt=_prompt(pair))
-
-
-def keep(
-    pairs: Sequence[Pair], *, threshold: float, max_pairs: int, seed: int
-) -> list[dict[str, Any]]:
-    """Apply the rule: below the threshold both go, otherwise one caption is kept at random.
+def judge_tasks(
+    pairs: Sequence[Pair], *, scoring: Scoring = "text", both_orders: bool = False
+) -> list[Task]:
+    """The judge's questions, for :func:`emolib.inference.ask` or ``answers``.
 
     Args:
-        pairs: Judged pairs.
-        threshold: In [0, 1]; exactly at it a pair is kept.
-        max_pairs: Keep at most this many, drawn at random; 0 = all.
-        seed: Which caption is kept depends on it and on the image alone.
+        pairs: The pairs.
+        scoring: See :func:`judge`.
+        both_orders: Ask about each pair twice, the captions swapped the second time.
 
     Returns:
-        Rows ready for ``swift sft`` (``messages``, ``images``) with ``provenance``, in the
-        pairs' order.
+        One or two tasks a pair, in the pairs' order.
     """
-    kept = [p for p in pairs if p.similarity is not None and p.similarity >= threshold]
-    if max_pairs and len(kept) > max_pairs:
-        chosen = np.random.default_rng(seed).choice(len(kept), size=max_pairs, replace=False)
-        kept = [kept[i] for i in sorted(chosen)]
-    rows = []
-    for pair in kept:
-        coin = int(key_of(seed=seed, clip=pair.clip, index=pair.index, models=pair.models), 16) % 2
-        rows.append(
-            training_row(
-                pair.image,
-                pair.texts[coin],
-                clip=pair.clip,
-                index=pair.index,
-                caption_by=pair.models[coin],
-                similarity=pair.similarity,
+    tasks = []
+    for pair in pairs:
+        for order in (pair.texts, pair.texts[::-1])[: 1 + both_orders]:
+            template = prompts.SIMILAR if scoring == "yes-no" else prompts.SIMILARITY
+            prompt = template.render(first=order[0], second=order[1])
+            content = {"prompt": prompt} | ({} if scoring == "text" else {"scoring": scoring})
+            tasks.append(
+                Task(
+                    id=pair.id if order is pair.texts else f"{pair.id}/swapped",
+                    content=content,
+                    build=partial(_request, prompt, scoring),
+                    read=None if scoring == "text" else partial(_weigh, scoring),
+                )
             )
+    return tasks
+
+
+def judged_pair(pair: Pair, rows: Sequence[Row]) -> Pair:
+    """A pair with what the judge's one or two ledger rows say."""
+    scores = tuple(_score(row) for row in rows)
+    known = [score for score in scores if score is not None]
+    return replace(
+        pair,
+        similarity=float(np.mean(known)) if len(known) == len(scores) else None,
+        answer=rows[0]["text"],
+        error=next((row["error"] for row in rows if row["error"]), None),
+        orders=scores,
+        judge=rows[0]["model"],
+    )
+
+
+def judge(
+    pairs: Sequence[Pair],
+    engine: Engine,
+    ledger: Ledger,
+    *,
+    scoring: Scoring = "text",
+    both_orders: bool = False,
+) -> list[Pair]:
+    """Ask the judge for every pair; returns the pairs with similarity, answer and error.
+
+    Args:
+        pairs: The pairs.
+        engine: The judge.
+        ledger: Finds and keeps its answers.
+        scoring: "text" reads the number in the answer (paper); "expected" takes the mean of the
+            numbers it might have written (:func:`emolib.similarity.expected_similarity`);
+            "yes-no" asks whether the emotions are similar and takes the probability of "yes".
+        both_orders: Ask about each pair twice, the captions swapped the second time; the
+            similarity is the mean of both.
+
+    Raises:
+        EngineError: the engine tells no token probabilities and ``scoring`` needs them.
+    """
+    tasks = judge_tasks(pairs, scoring=scoring, both_orders=both_orders)
+    rows = list(ask(tasks, engine, ledger, f"similarity by {engine.name}").values())
+    each = 1 + both_orders
+    return [judged_pair(p, rows[i * each : (i + 1) * each]) for i, p in enumerate(pairs)]
+
+
+def _request(prompt: str, scoring: Scoring) -> Request:
+    return Request(id="", prompt=prompt, alternatives=0 if scoring == "text" else ALTERNATIVES)
+
+
+def _weigh(scoring: Scoring, reply: Reply) -> dict[str, Any]:
+    """The similarity out of a reply's token probabilities, as the ledger keeps it."""
+    if reply.error:
+        return {}
+    if not reply.tokens:
+        raise EngineError(
+            f"scoring: {scoring} needs token probabilities, and this engine told none: use "
+            "scoring: text, or serve the judge with log probabilities enabled"
         )
-    return rows
+    yes_no = scoring == "yes-no"
+    found = yes_no_similarity(reply.tokens) if yes_no else None
+    found = found if yes_no else expected_similarity(reply.text, reply.tokens)
+    if found is None:
+        return {"similarity": None}
+    return {"similarity": round(found.value, 6), "mass": round(found.mass, 6)}
 
 
-def training_row(image: str, caption: str, **provenance: object) -> dict[str, Any]:
-    """One image-caption pair as ms-swift reads it, with where it came from."""
-    return {
-        "messages": [
-            {"role": "user", "content": f"<image>{prompts.CAPTION.template}"},
-            {"role": "assistant", "content": prompts.plain(caption)},
-        ],
-        "images": [image],
-        "provenance": provenance,
-    }
-
-
-def keep_curve(pairs: Sequence[Pair], thresholds: Sequence[float]) -> list[dict[str, float]]:
-    """How many pairs each threshold keeps: ``threshold``, ``kept``, ``rate`` of all pairs."""
-    scores = np.array([p.similarity for p in pairs if p.similarity is not None], dtype=float)
-    return [
-        {
-            "threshold": float(t),
-            "kept": int((scores >= t).sum()),
-            "rate": float((scores >= t).sum() / max(1, len(pairs))),
-        }
-        for t in thresholds
-    ]
-
-
-def count_judged(judged: Sequence[Pair], kept: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Counts for a result file: pairs, errors, answers without a score, kept."""
-    scores = [p.similarity for p in judged if p.similarity is not None]
-    errors = sum(p.error is not None for p in judged)
-    return {
-        "pairs": len(judged),
-        "errors": errors,
-        "unparsed": len(judged) - len(scores) - errors,
-        "scored": len(scores),
-        "mean_similarity": round(float(np.mean(scores)), 4) if scores else None,
-        "kept": len(kept),
-    }
+def _score(row: Row) -> float | None:
+    if row["error"]:
+        return None
+    if "similarity" in row["info"]:
+        weighed: float | None = row["info"]["similarity"]
+        return weighed
+    return parse_similarity(row["text"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from emolib.costs import Bill
 from emolib.engines.base import Engine, Reply, Request
 from emolib.errors import DataError, MediaError
 from emolib.hashing import key_of
@@ -25,12 +26,15 @@ class Task:
             an error that is tried again by the next run.
         info: Plain values to keep beside the answer (not part of the key). ``build`` may add to
             it, e.g. the time stamps of the frames it took.
+        read: Takes plain values out of the reply that are kept in ``info``, e.g. token
+            probabilities, which are not kept themselves.
     """
 
     id: str
     content: dict[str, Any]
     build: Callable[[], Request]
     info: dict[str, Any] = field(default_factory=dict)
+    read: Callable[[Reply], dict[str, Any]] | None = None
 
     def key(self, engine: Engine) -> str:
         """Ledger key: what is asked, and everything the answering engine is."""
@@ -50,8 +54,9 @@ def ask(tasks: Iterable[Task], engine: Engine, ledger: Ledger, desc: str) -> dic
         desc: Name on the progress bar.
 
     Returns:
-        Task id -> ledger row with ``text``, ``error``, ``transient``, ``seconds``, token counts
-        and the task's ``info``; in the tasks' order.
+        Task id -> ledger row in the tasks' order, with ``text``, ``error``, ``transient``,
+        ``finish_reason``, ``seconds``, token counts, the task's ``info``, and who answered:
+        ``model`` (name), ``engine`` (its identity, weights among it) and ``software``.
 
     Raises:
         ValueError: two tasks share an id.
@@ -67,17 +72,12 @@ def ask(tasks: Iterable[Task], engine: Engine, ledger: Ledger, desc: str) -> dic
     if ledger.broken:
         print(f"{ledger.path.name}: {ledger.broken} cut-off rows are left out and asked again")
     distinct = len(set(keys.values()))
+    bill = Bill(engine.prices)
     with Progress(desc, distinct, done=distinct - len(todo)) as progress:
-        failed = 0
-
-        def settle(key: str, reply: Reply) -> None:
-            nonlocal failed
-            failed += reply.error is not None
-            ledger.put(_row(key, todo[key], reply, engine.name))
-            progress.advance(note=f"{failed} failed" if failed else "")
-
-        for reply in engine.stream(_requests(todo, settle)):
-            settle(reply.id, reply)
+        for answer in answers(todo, engine):
+            ledger.put(answer)
+            bill.add(answer)
+            progress.advance(note=bill.note())
     rows = {}
     for task in tasks:
         row = ledger.get(keys[task.id])
@@ -86,30 +86,45 @@ def ask(tasks: Iterable[Task], engine: Engine, ledger: Ledger, desc: str) -> dic
     return rows
 
 
-def _requests(todo: dict[str, Task], settle: Callable[[str, Reply], None]) -> Iterator[Request]:
-    """Build requests one by one; the engine sees the ledger key as the request's id."""
-    for key, task in todo.items():
-        try:
-            request = task.build()
-        except (MediaError, DataError, OSError) as error:
-            lasting = isinstance(error, MediaError)
-            settle(key, Reply(id=key, error=str(error), transient=not lasting))
-            continue
-        yield Request(
-            id=key,
-            prompt=request.prompt,
-            images=request.images,
-            audio=request.audio,
-            sample_rate=request.sample_rate,
-            system=request.system,
-        )
+def answers(tasks: Mapping[str, Task], engine: Engine) -> Iterator[Row]:
+    """Compute rows and write nothing: for whoever keeps them elsewhere.
+
+    Args:
+        tasks: Ledger key (:meth:`Task.key`) -> task; each is asked, whether known or not.
+        engine: Who answers.
+
+    Yields:
+        One ledger row a task, in the order answers become ready; errors are rows, too. A
+        task's media are read only when the engine asks for the next request.
+
+    Raises:
+        EngineError: the engine as a whole is unusable; rows yielded before stay good.
+    """
+    unbuilt: list[Row] = []
+
+    def requests() -> Iterator[Request]:
+        for key, task in tasks.items():
+            try:
+                yield replace(task.build(), id=key)
+            except (MediaError, DataError, OSError) as error:
+                lasting = isinstance(error, MediaError) and error.lasting
+                reply = Reply(id=key, error=str(error), transient=not lasting)
+                unbuilt.append(_row(key, task, reply, engine))
+
+    for reply in engine.stream(requests()):
+        yield _row(reply.id, tasks[reply.id], reply, engine)
+        while unbuilt:
+            yield unbuilt.pop(0)
+    yield from unbuilt
 
 
-def _row(key: str, task: Task, reply: Reply, name: str) -> Row:
+def _row(key: str, task: Task, reply: Reply, engine: Engine) -> Row:
     return {
         "key": key,
         "task": task.id,
-        "model": name,
+        "model": engine.name,
+        "engine": engine.identity,
+        "software": engine.software,
         "text": reply.text,
         "error": reply.error,
         "transient": reply.transient,
@@ -117,5 +132,5 @@ def _row(key: str, task: Task, reply: Reply, name: str) -> Row:
         "prompt_tokens": reply.prompt_tokens,
         "new_tokens": reply.new_tokens,
         "seconds": round(reply.seconds, 4),
-        "info": dict(task.info),
+        "info": {**task.info, **(task.read(reply) if task.read else {})},
     }

@@ -9,13 +9,13 @@ from typing import Any
 
 from emolib.errors import DataError
 from emolib.files import read_jsonl, write_jsonl
-from emolib.filtering import training_row
 from emolib.media.store import FrameStore
 from emolib.media.video import read_frames
 from emolib.params.schemas import DataParams
 from emolib.params.stages import InternVLLora
 from emolib.progress import track
 from emolib.runs import Run
+from emolib.selection import training_row
 
 
 @dataclass(frozen=True, slots=True)

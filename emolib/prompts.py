@@ -91,6 +91,13 @@ SIMILARITY = Prompt(
     f"{_PAPER}, section 3.1.2; the numbering of the two captions is our reading",
 )
 
+SIMILAR = Prompt(
+    "similar",
+    "Please judge whether the emotions described in these two sentences are similar. Answer with "
+    "yes or no and nothing else.\n1. {first}\n2. {second}",
+    "ours, after the paper's similarity prompt: the probability of the answer is the score",
+)
+
 AFFECTGPT = Prompt(
     "affectgpt",
     "###Human: Close your eyes, open your ears and you imagine only based on the sound that "

@@ -121,15 +121,27 @@ figure { margin: 1rem 0 } img { max-width: 100%; background: white }
 """
 
 
-def write_report(outputs: Path, profile: str, folders: Sequence[Path]) -> Path:
+def write_report(
+    outputs: Path,
+    profile: str,
+    folders: Sequence[Path],
+    first: Sequence[Mapping[str, Any]] = (),
+) -> Path:
     """Write ``outputs/<profile>/report.html``: tables, figures and provenance of each run.
+
+    Args:
+        outputs: The project's output folder.
+        profile: Its profile.
+        folders: Finished runs.
+        first: Tables over all of them, above the runs' own.
 
     The page needs no network and no other file; it links to the executed notebooks.
     """
     body = [
         f"<h1>emolib: profile {html.escape(profile)}</h1>",
         f"<p class=meta>{len(folders)} finished stages. Every number below was computed by the "
-        "linked notebook.</p>",
+        "linked notebook, or is published and says where.</p>",
+        *map(_html_table, first),
     ]
     target = outputs / profile / "report.html"
     for folder in folders:

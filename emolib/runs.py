@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from emolib import __version__
+from emolib import __version__, quarantine
 from emolib.errors import DataError, RunError
 from emolib.files import read_json, read_jsonl, write_atomic, write_json
 from emolib.hashing import canonical, key_of, sha_file
@@ -86,7 +86,7 @@ class Run:
             raise RunError(f"{target} exists: a finished run is never changed, start a new one")
         hashes = {path.relative_to(self.dir).as_posix(): _content_sha(path) for path in files}
         self._close("success")
-        return write_json(target, {**result, "files": hashes})
+        return write_json(target, {**result, **_quarantined(result), "files": hashes})
 
     def fail(self, reason: str) -> None:
         """Record that the run stopped with an error; it can be taken up again."""
@@ -110,6 +110,19 @@ class Run:
         return f"Run({self.dir}{', resumed' if self.resumed else ''})"
 
 
+def _quarantined(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Files of this run that hung or crashed a decoder, as a list and as a table."""
+    rows = quarantine.met()
+    if not rows:
+        return {}
+    table = {
+        "title": "Quarantined files",
+        "columns": ["file", "why"],
+        "rows": [[row["file"], row["why"]] for row in rows],
+    }
+    return {"quarantined": rows, "tables": [*result.get("tables", []), table]}
+
+
 def _content_sha(path: Path) -> str:
     """Hash of a stage's file; how long each answer took plays no part."""
     if path.suffix != ".jsonl":
@@ -124,11 +137,13 @@ def _content_sha(path: Path) -> str:
 def run_key(stage: str, params: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
     """Identity of a run: same stage, parameters, inputs and code give the same key.
 
-    Where the run writes (``outputs``, ``run_dir``) and how input folders are called play no
-    part; what is in the inputs does.
+    Where the run writes (``outputs``, ``run_dir``), how input folders are called and the limits
+    of decoding play no part; what is in the inputs does.
     """
-    free = {"outputs", "run_dir", *inputs}
+    free = {"outputs", "run_dir", "decode", *inputs}
     kept = {key: value for key, value in params.items() if key not in free}
+    if params.get("decode", {}).get("retry"):
+        kept["retry"] = True
     return key_of(stage=stage, params=kept, inputs=dict(inputs), code=code)
 
 
@@ -283,6 +298,7 @@ def start(stage: str, params: StageParams) -> Run:
         folder / PARAMS, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
     )
     write_json(folder / MANIFEST, manifest)
+    quarantine.supervise(params.decode, quarantine.path_for(outputs, params.profile))
     run = Run(folder, manifest, resumed)
     _watch_notebook(run)
     return run

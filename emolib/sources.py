@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emolib.hashing import key_of, sha_file, sha_files
 from emolib.params.schemas import DataParams, ModelParams
-from emolib.params.stages import StageParams
+from emolib.params.stages import Baselines, StageParams
 
 
 def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
@@ -45,8 +45,14 @@ def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
             if table.is_file():
                 found["pictures:captions"] = sha_file(table)
                 break
-    for name in _used_models(params):
-        if (state := _model(root, params.models[name])) is not None:
+    used = {name: params.models[name] for name in _used_models(params)}
+    if isinstance(params, Baselines):
+        used |= params.used_models()
+        for name, file in params.used_files().items():
+            if (path := root / Path(file).expanduser()).is_file():
+                found[f"recipe:{name}"] = sha_file(path)
+    for name, model in used.items():
+        if (state := _model(root, model)) is not None:
             found[f"model:{name}"] = state
     return found
 

@@ -15,14 +15,17 @@ from typing import Any
 
 from emolib import prompts
 from emolib.engines.base import Engine, Request
-from emolib.extraction import extract_labels
+from emolib.extraction import chinese_words, extract_labels
 from emolib.inference import Task, ask
 from emolib.labels import parse_labels
 from emolib.ledger import Ledger
 from emolib.predict import Prediction
 
-_SENTENCE = re.compile(r"(?<=[.!?。！？])[\"'”’)]*\s+")
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
+_SENTENCE = re.compile(r"(?<=[.!?])[\"'”’)]*\s+|(?<=[。！？])[\"'”’」』）)]*\s*|\n+")
 _CONCLUDES = re.compile(
+    r"因此|所以|综上|总之|总的来说|总体|整体|综合|结合|推测|推断|可以看出|表明|说明|暗示|反映|"
+    r"情感|情绪|心情|感到|感觉|"
     r"\b(?:therefore|thus|hence|overall|in (?:summary|conclusion|short|general)|to sum up|"
     r"all in all|altogether|taken together|based on|combin\w+|conclu\w+|infer\w*|suggest\w*|"
     r"indicat\w+|reflect\w*|express\w*|convey\w*|reveal\w*|emotions?|emotional|feel\w*|mood)\b",
@@ -33,6 +36,8 @@ _CONCLUDES = re.compile(
 def from_text(text: str) -> tuple[tuple[str, ...], str]:
     """Labels of an answer: its list if it ends in one, else the emotion words of its conclusion.
 
+    English and Chinese; labels are English (:func:`in_english`).
+
     The last sentence decides if it names an emotion; otherwise the last that concludes or speaks
     of feelings, otherwise every sentence. Quoted speech and negated words do not count.
 
@@ -41,14 +46,38 @@ def from_text(text: str) -> tuple[tuple[str, ...], str]:
         :func:`emolib.labels.parse_labels`.
     """
     parsed = parse_labels(text)
-    if parsed.labels or parsed.status == "empty":
-        return parsed.labels, parsed.status
+    labels = in_english(parsed.labels)
+    # A short Chinese sentence passes for a list ("他说"): without brackets, a word must be known.
+    listed = not all(map(_CHINESE.search, labels)) or (labels and re.search(r"[\[【]", text))
+    if listed or parsed.status == "empty":
+        return labels, parsed.status
     sentences = [s for s in _SENTENCE.split(text) if s.strip()]
     concluding = [s for s in sentences if _CONCLUDES.search(s)]
     for chosen in (sentences[-1:], concluding[-1:], sentences):
         if labels := extract_labels(" ".join(chosen)).labels:
             return labels, "lexicon"
     return (), parsed.status
+
+
+def in_english(labels: Sequence[str]) -> tuple[str, ...]:
+    """Chinese labels as the English ones of the project's table; others stay as they are.
+
+    A Chinese label that is not in the table gives the words in it that are ("有点难过"), or, when
+    there are none, stays Chinese: it then is a group of its own, and wrong.
+
+    >>> in_english(["高兴", "有点难过", "calm"])
+    ('happy', 'sad', 'calm')
+    """
+    found: dict[str, None] = {}
+    for label in labels:
+        if not _CHINESE.search(label):
+            words: Sequence[str] = (label,)
+        elif label in chinese_words():
+            words = (chinese_words()[label],)
+        else:
+            words = extract_labels(label, "zh").labels or (label,)
+        found |= dict.fromkeys(words)
+    return tuple(found)
 
 
 def summarise(
@@ -86,7 +115,7 @@ def _summarised(
     return replace(
         prediction,
         system=system,
-        labels=parsed.labels,
+        labels=in_english(parsed.labels),
         parse=parsed.status,
         status="error" if row["error"] else "ok",
         error=row["error"],

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from emolib.published import Published, published
 from emolib.report import Cell, format_cell, table
 from emolib.scoring import Comparison, Score
 from emolib.scoring.uncertainty import holm
 
 if TYPE_CHECKING:
     from emolib.ablation import PartResult
+
+__all__ = [
+    "COLUMNS",
+    "comparison_table",
+    "frame",
+    "parts_table",
+    "published",
+    "published_table",
+    "score_table",
+    "spread_table",
+    "trend_table",
+]
 
 COLUMNS = (
     "system",
@@ -26,51 +36,6 @@ COLUMNS = (
     "labels/clip",
     "coverage",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """One published result. Fractions in [0, 1].
-
-    Attributes:
-        table: The paper's table.
-        system: As the paper calls it, in our words.
-        input: What the system saw.
-        set: Data set.
-        n: Clips.
-        grouping: Who grouped the synonyms.
-        accuracy: Set precision.
-        recall: Set recall.
-        avg: Their mean.
-        source: Where it is printed.
-    """
-
-    table: str
-    system: str
-    input: str
-    set: str
-    n: int
-    grouping: str
-    accuracy: float
-    recall: float
-    avg: float
-    source: str
-
-
-def published(number: str = "") -> list[Published]:
-    """Published results, of one table of the paper or all."""
-    text = files("emolib").joinpath("data/published.csv").read_text(encoding="utf-8")
-    rows = [
-        Published(
-            **{k: row[k] for k in ("table", "system", "input", "set", "grouping", "source")},
-            n=int(row["n"]),
-            accuracy=float(row["accuracy"]),
-            recall=float(row["recall"]),
-            avg=float(row["avg"]),
-        )
-        for row in csv.DictReader(text.splitlines())
-    ]
-    return [row for row in rows if number in ("", row.table)]
 
 
 def score_table(title: str, scores: Mapping[str, Score]) -> dict[str, Any]:
@@ -117,10 +82,11 @@ def score_table(title: str, scores: Mapping[str, Score]) -> dict[str, Any]:
 def published_table(title: str, rows: Sequence[Published]) -> dict[str, Any]:
     """Published numbers as a table of their own: other clips or groups are never one column."""
     cells: list[list[Cell]] = [
-        [r.system, r.input, r.n, r.accuracy, r.recall, r.avg, r.source] for r in rows
+        [r.system, r.input, r.n, r.accuracy, r.recall, r.avg, r.f1, r.source] for r in rows
     ]
-    columns = ["system", "input", "n", "accuracy", "recall", "Avg", "source"]
-    return table(title, columns, cells)
+    columns = ["system", "input", "n", "accuracy", "recall", "Avg", "F1", "source"]
+    used = [i for i in range(len(columns)) if columns[i] != "F1" or any(r.f1 for r in rows)]
+    return table(title, [columns[i] for i in used], [[row[i] for i in used] for row in cells])
 
 
 def frame(made: Mapping[str, Any]) -> Any:

@@ -86,7 +86,8 @@ def _row(clip: Clip, recognizer: Recognizer) -> Row:
     try:
         said = recognizer.transcribe(clip.audio or clip.video)
     except MediaError as error:
-        return {**row, "error": str(error), "no_audio": isinstance(error, NoAudioError)}
+        no_audio = isinstance(error, NoAudioError)
+        return {**row, "error": str(error), "transient": not error.lasting, "no_audio": no_audio}
     return {
         **row,
         "text": said.text,

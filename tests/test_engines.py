@@ -271,6 +271,28 @@ def test_sampling_follows_the_distribution() -> None:
     assert torch.allclose(seen, torch.softmax(logits / 0.5, -1), atol=0.03)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_token_probabilities_are_those_of_the_answer(cache: Path, temperature: float) -> None:
+    decoding = Decoding(max_new_tokens=8, temperature=temperature)
+    with _open(cache, decoding=decoding) as engine:
+        asked = Request("1", "Describe.", _images(1), alternatives=5)
+        plain = Request("2", "Another question.", _images(1))
+        told, other = answer_all(engine, [asked, plain])
+        [alone] = answer_all(engine, [replace(asked, alternatives=0)])
+    assert other.tokens == ()
+    assert told.text == alone.text, "asking for probabilities changes no answer"
+    assert len(told.tokens) == told.new_tokens
+    for token in told.tokens:
+        assert len(token.top) == 5
+        logs = [logprob for _, logprob in token.top]
+        assert logs == sorted(logs, reverse=True)
+        assert sum(np.exp(logs)) <= 1 + 1e-6
+        assert token.logprob <= logs[0]
+        if not temperature:
+            assert (token.text, token.logprob) == token.top[0], "greedy writes the likeliest"
+    assert engine.software.keys() == {"ms-swift", "transformers", "torch"}
+
+
 def test_stop_strings_end_the_answer(internvl: Any, cache: Path) -> None:
     request = Request("1", "Describe.", _images(1))
     [full] = answer_all(internvl, [request])

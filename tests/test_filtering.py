@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emolib import filtering, prompts
-from emolib.errors import DataError
-from emolib.filtering import Pair, keep, keep_curve, make_pairs, parse_similarity
+from emolib import filtering, prompts, selection
+from emolib.engines.base import Reply, Token
+from emolib.errors import DataError, EngineError
+from emolib.filtering import Pair, make_pairs
 from emolib.ledger import Ledger
+from emolib.selection import keep, keep_curve
+from emolib.similarity import expected_similarity, parse_similarity, yes_no_similarity
 from tests.fakes import FakeEngine
 
 
@@ -89,7 +94,7 @@ def test_training_rows_are_what_swift_reads():
 
 
 def test_a_caption_cannot_smuggle_in_an_image_tag():
-    row = filtering.training_row("x.png", "he holds <image> and <|im_end|>")
+    row = selection.training_row("x.png", "he holds <image> and <|im_end|>")
     assert "<image>" not in row["messages"][1]["content"]
     assert "<|im_end|>" not in row["messages"][1]["content"]
 
@@ -140,3 +145,149 @@ def test_keep_curve_falls_and_counts_all_pairs():
     curve = keep_curve([pair(0, 0.2), pair(1, 0.9), pair(2, None)], [0, 0.5, 1])
     assert [row["kept"] for row in curve] == [2, 1, 0]
     assert curve[0]["rate"] == pytest.approx(2 / 3)
+
+
+def token(text: str, **top: float) -> Token:
+    """A token with the probabilities of what might stand in its place."""
+    options = {name.replace("_", "."): p for name, p in top.items()} or {text: 1.0}
+    options.setdefault(text, 0.0)
+    logs = {t: math.log(p) if p else -99.0 for t, p in options.items()}
+    return Token(text, logs[text], tuple(sorted(logs.items(), key=lambda pair: -pair[1])))
+
+
+@pytest.mark.parametrize(
+    ("answer", "tokens", "value"),
+    [
+        ("0.85", ["0", ".", "8", "5"], 0.85),
+        ("The score is 0.9.", ["The", " score", " is", " ", "0", ".", "9", "."], 0.9),
+        ("Score:0.9", ["Score", ":0.", "9"], 0.9),
+        ("I say 0.7; so 0.7", ["I say", " 0.7", "; so", " 0.7"], 0.7),
+        ("1", ["1"], 1.0),
+        ("1. glad\n2. sad\nScore: 1", ["1", ".", " glad\n", "2. sad\n", "Score:", " 1"], 1.0),
+        ("similar", ["similar"], None),
+        ("0.9", ["0", ".", "8"], None),
+        ("0.9", [], None),
+    ],
+)
+def test_a_sure_judges_expected_score_is_what_it_wrote(answer, tokens, value):
+    found = expected_similarity(answer, [token(t) for t in tokens])
+    assert (found and found.value) == (value and pytest.approx(value))
+
+
+def test_expected_score_weighs_what_might_have_been_written():
+    tokens = [
+        token("0", **{"0": 0.8, "1": 0.2}),
+        token("."),
+        token("9", **{"9": 0.5, "7": 0.25, "x": 0.25}),
+        token("5", **{"5": 0.5, "0": 0.25, "\n": 0.25}),
+    ]
+    tail = 0.5 * 0.95 + 0.25 * 0.90 + 0.25 * 0.9  # the end of line leaves 0.9
+    tenth = (0.5 * tail + 0.25 * 0.7) / 0.75  # "0.x" is no number
+    found = expected_similarity("0.95", tokens)
+    assert found.value == pytest.approx(0.8 * tenth + 0.2 * 1.0)
+    assert found.mass == pytest.approx(1)
+
+
+def test_words_instead_of_a_number_lower_the_mass_and_not_the_score():
+    tokens = [token("1", **{"1": 0.3, "They": 0.6, "5": 0.05, "0": 0.05})]
+    found = expected_similarity("1", tokens)
+    assert found.mass == pytest.approx(0.35)
+    assert found.value == pytest.approx((0.3 * 1 + 0.05 * 0.5) / 0.35)
+
+
+@given(
+    st.lists(st.tuples(st.text("01.89 x", max_size=3), st.floats(-5, 0)), min_size=1, max_size=6)
+)
+def test_expected_score_stays_in_range(options):
+    tokens = [Token("0", -0.5, tuple(options)), Token(".", 0.0), Token("4", -1.0, tuple(options))]
+    found = expected_similarity("0.4", tokens)
+    assert 0 <= found.value <= 1
+    assert 0 <= found.mass <= 1
+
+
+@pytest.mark.parametrize(
+    ("tokens", "value"),
+    [
+        ([token("Yes", Yes=0.6, No=0.2, Maybe=0.2)], 0.75),
+        ([token("No", No=0.9, yes=0.1)], 0.1),
+        ([token(" "), token("yes", yes=0.5, YES=0.25, no=0.25)], 0.75),
+        ([token("是", **{"是": 0.7, "否": 0.3})], 0.7),
+        ([token("Maybe", Maybe=0.7, Yes=0.3)], None),
+        ([], None),
+    ],
+)
+def test_yes_against_no(tokens, value):
+    found = yes_no_similarity(tokens)
+    assert (found and found.value) == (value and pytest.approx(value))
+
+
+def test_probabilities_are_asked_for_and_kept(tmp_path):
+    pairs = make_pairs(captions("x", a="happy", b="glad"))
+
+    def answer(request):
+        assert request.alternatives == filtering.ALTERNATIVES
+        if "yes or no" in request.prompt:
+            return Reply(request.id, text="Yes", tokens=(token("Yes", Yes=0.9, No=0.1),))
+        return Reply(
+            request.id, text="0.8", tokens=(token("0."), token("8", **{"8": 0.5, "6": 0.5}))
+        )
+
+    for scoring, value in (("expected", 0.7), ("yes-no", 0.9)):
+        with Ledger(tmp_path / "l.jsonl") as ledger:
+            [judged] = filtering.judge(pairs, FakeEngine(answer), ledger, scoring=scoring)
+            again = filtering.judge(pairs, FakeEngine(None), ledger, scoring=scoring)
+        assert judged.similarity == pytest.approx(value)
+        assert again == [judged]
+
+
+def test_a_judge_without_probabilities_is_a_clear_stop(tmp_path):
+    pairs = make_pairs(captions("x", a="happy", b="glad"))
+    with (
+        Ledger(tmp_path / "l.jsonl") as ledger,
+        pytest.raises(EngineError, match="scoring: expected needs token probabilities"),
+    ):
+        filtering.judge(pairs, FakeEngine(lambda r: "0.8"), ledger, scoring="expected")
+
+
+def test_both_orders_are_asked_and_their_difference_told(tmp_path):
+    pairs = make_pairs(captions("x", a="happy", b="glad") + captions("y", a="c", b="d"))
+    engine = FakeEngine(
+        lambda r: (
+            "no idea" if "1. d" in r.prompt else f"0.{'95' if '1. happy' in r.prompt else '85'}"
+        )
+    )
+    with Ledger(tmp_path / "l.jsonl") as ledger:
+        judged = filtering.judge(pairs, engine, ledger, both_orders=True)
+    assert [p.orders for p in judged] == [(0.95, 0.85), (0.85, None)]
+    assert judged[0].similarity == pytest.approx(0.9)
+    assert judged[1].similarity is None, "half an answer is none"
+    check = selection.order_check(judged, 0.9)
+    assert check == {"both orders": 1, "order gap": 0.1, "order flips": 1}
+    assert selection.order_check([pair(0, 0.9)], 0.9) == {}
+
+
+def test_an_image_is_kept_once_however_many_of_its_captions_agree(tmp_path):
+    texts = captions("z", a="1", b="2", c="3") + captions("y", a="1", b="2", c="3")
+    with Ledger(tmp_path / "l.jsonl") as ledger:
+        judged = filtering.judge(make_pairs(texts), FakeEngine(lambda r: "1"), ledger)
+    rows = keep(judged, threshold=0.9, max_pairs=0, seed=0)
+    assert sorted(row["images"][0] for row in rows) == ["y.png", "z.png"]
+
+
+def test_provenance_says_who_wrote_it_who_agreed_and_who_judged(tmp_path):
+    with Ledger(tmp_path / "l.jsonl") as ledger:
+        judged = filtering.judge(
+            make_pairs(captions("x", a="happy", b="glad")), FakeEngine(lambda r: "0.93"), ledger
+        )
+    [row] = keep(judged, threshold=0.9, max_pairs=0, seed=5)
+    by = row["provenance"]
+    assert {by["caption_by"], by["agrees_with"]} == {"a", "b"}
+    assert (by["judge"], by["similarity"], by["threshold"], by["seed"]) == ("fake", 0.93, 0.9, 5)
+    assert by["prompt"] == prompts.CAPTION.sha
+
+
+def test_a_shortfall_of_pairs_is_told():
+    counts = selection.count_judged(
+        [pair(0, 0.95), pair(1, None)], [{}], threshold=0.9, wanted=26_000
+    )
+    assert (counts["kept"], counts["short of max_pairs by"], counts["unparsed"]) == (1, 25_999, 1)

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 from emolib.engines import Engine, Request, answer_all, open_engine
+from emolib.engines.base import Token
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.server import ServerEngine
 from emolib.engines.serving import serve
@@ -240,7 +241,7 @@ def test_too_long_a_wait_ends_the_try(
     assert (waits, len(server.seen)) == ([], 1)
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 413, 422])
+@pytest.mark.parametrize("status", [400, 413, 422])
 def test_our_own_faults_are_not_tried_again(
     status: int, connect: Callable[..., ServerEngine], server: Server
 ) -> None:
@@ -251,11 +252,24 @@ def test_our_own_faults_are_not_tried_again(
     assert len(server.seen) == 1
 
 
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_refused_key_is_the_rows_passing_error(
+    status: int, connect: Callable[..., ServerEngine], server: Server
+) -> None:
+    server.plan = [send(status, {"error": {"message": "no credit"}})]
+    refused, answered = answer_all(connect(concurrency=1), [Request("a", "x"), Request("b", "y")])
+    assert refused.error == f"HTTP {status}: no credit"
+    assert refused.transient, "the next run asks again, with another key"
+    assert answered.error is None
+    assert len(server.seen) == 2, "asking at once again changes nothing"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (b"<html>hello</html>", "not JSON"),
         (b"", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
         ([], "choices"),
         ({"choices": []}, "choices"),
         ({"choices": [{"text": "old interface"}]}, "choices"),
@@ -272,6 +286,22 @@ def test_rubbish_is_an_error(
     assert reply.error is not None
     with pytest.raises(AssertionError, match=words):
         raise AssertionError(reply.error)
+
+
+def test_token_probabilities_are_asked_for_and_read(
+    connect: Callable[..., ServerEngine], server: Server
+) -> None:
+    top = [{"token": "1", "logprob": -2.0}, {"token": "0", "logprob": -0.2}]
+    told = {"content": [{"token": "0", "logprob": -0.2, "bytes": [48], "top_logprobs": top}]}
+    choice = {"message": {"content": "0"}, "finish_reason": "stop", "logprobs": told}
+    server.plan = [send(200, {"choices": [choice]})] * 2 + [send(200, GOOD)]
+    engine = connect(concurrency=1)
+    requests = [Request(str(n), "x", alternatives=n) for n in (2, 0, 3)]
+    replies = answer_all(engine, requests)
+    assert replies[0].tokens == (Token("0", -0.2, (("0", -0.2), ("1", -2.0))),)
+    assert replies[2].tokens == (), "a server that tells none"
+    assert [handler.body.get("top_logprobs") for handler in server.seen] == [2, None, 3]
+    assert "logprobs" not in server.seen[1].body
 
 
 def test_missing_usage_is_unknown(connect: Callable[..., ServerEngine], server: Server) -> None:

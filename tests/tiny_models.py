@@ -19,7 +19,7 @@ QWEN_SPECIAL = (
 )
 
 
-def _text(kind: str, vocabulary: int, **more: Any) -> dict[str, Any]:
+def text_sizes(kind: str, vocabulary: int, **more: Any) -> dict[str, Any]:
     return {
         "model_type": kind,
         "vocab_size": vocabulary,
@@ -80,7 +80,7 @@ def internvl_hf(folder: Path, text_type: str) -> Path:
             "layer_scale_init_value": 1.0,
             "use_mean_pooling": True,
         },
-        text_config=_text(text_type, len(tokenizer)),
+        text_config=text_sizes(text_type, len(tokenizer)),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=4,
         downsample_ratio=0.5,
@@ -149,7 +149,7 @@ def qwen2_5_vl(folder: Path) -> Path:
     )
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
     config = Qwen2_5_VLConfig(
-        text_config=_text("qwen2_5_vl_text", len(tokenizer), rope_parameters=rope),
+        text_config=text_sizes("qwen2_5_vl_text", len(tokenizer), rope_parameters=rope),
         vision_config={
             "depth": 2,
             "hidden_size": 32,
@@ -191,7 +191,7 @@ def qwen3_vl(folder: Path) -> Path:
         "mrope_interleaved": True,
     }
     config = Qwen3VLConfig(
-        text_config=_text("qwen3_vl_text", len(tokenizer), rope_parameters=rope),
+        text_config=text_sizes("qwen3_vl_text", len(tokenizer), rope_parameters=rope),
         vision_config={
             "depth": 2,
             "hidden_size": 32,

@@ -81,8 +81,12 @@ def _check(args: argparse.Namespace) -> int:
     reading = read_dataset(_params(args), Path())
     if args.headers:
         from emolib.datasets.inspection import inspect
+        from emolib.params.media import DecodeParams
+        from emolib.quarantine import supervised
 
-        broken = [f"{fact.name}: {fact.error}" for fact in inspect(reading.items) if fact.error]
+        with supervised(DecodeParams(), None):
+            facts = inspect(reading.items)
+        broken = [f"{fact.name}: {fact.error}" for fact in facts if fact.error]
         reading.find("error", "videos that cannot be opened", broken)
     if args.copies:
         validation.check_copies(reading)

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from packaging.requirements import Requirement
 from emolib import pipeline
 from emolib.errors import EmolibError
 from emolib.params import profiles
+from emolib.params.baselines import Recipe
 from emolib.params.loading import project_root
+from emolib.params.schemas import ModelParams
 from emolib.params.stages import InternVLLora, StageParams
 from emolib.report import format_table
 
@@ -61,6 +64,9 @@ def _examine(root: Path, args: argparse.Namespace) -> int:
     print(format_table(["notebook", "parameters"], _stages(root, args.profile, todo), widest=100))
     print()
     print(format_table(["model", "where", "state"], _models(root, base, todo), widest=70))
+    if recipes := profiles.recipes(root, args.profile).recipes:
+        print()
+        print(format_table(["baseline", "sees", "where", "state"], _recipes(root, base, recipes)))
     for line in _budgets(root, base, todo):
         print(line)
     print(f"\nData: {_data(root, base, todo)}")
@@ -124,23 +130,41 @@ def _deepspeed() -> bool:
 def _models(root: Path, base: StageParams, todo: list[str]) -> list[list[str]]:
     rows = []
     for name, model in base.models.items():
-        state = "ok"
-        if model.engine == "server":
-            where = model.base_url
-            if model.api_key_env and model.api_key_env not in os.environ:
-                state = f"no key: set {model.api_key_env}"
-        elif model.model.startswith("tiny:"):
-            where, state = model.model, "built on first use"
-        else:
-            folder = root / Path(model.model).expanduser()
-            where = model.model
-            if not (folder / "config.json").is_file():
-                state = "hub id, fetched on first use" if model.allow_download else "no config.json"
+        where, state = _model(root, model)
         if state.startswith("no "):
             todo.append(f"model {name}: {state} ({where})")
         rows.append([name, where, state])
     if base.asr.model:
         rows.append(["asr", base.asr.model, _ears(base, todo)])
+    return rows
+
+
+def _model(root: Path, model: ModelParams) -> tuple[str, str]:
+    """Where a model is and whether it is there; no server is asked."""
+    if model.engine == "server":
+        missing = bool(model.api_key_env) and model.api_key_env not in os.environ
+        return model.base_url, f"no key: set {model.api_key_env}" if missing else "ok"
+    if model.model.startswith("tiny:"):
+        return model.model, "built on first use"
+    if (root / Path(model.model).expanduser() / "config.json").is_file():
+        return model.model, "ok"
+    state = "hub id, fetched on first use" if model.allow_download else "no config.json"
+    return model.model, state
+
+
+def _recipes(root: Path, base: StageParams, recipes: Mapping[str, Recipe]) -> list[list[str]]:
+    """One row a recipe. A missing one is told, and stops nothing but notebook 08."""
+    rows = []
+    for name, recipe in recipes.items():
+        model = recipe.answering(base.models)
+        if recipe.combine:
+            where, state = " + ".join(recipe.combine), "joined"
+        elif model is None:
+            where = recipe.file
+            state = "ok" if (root / Path(where).expanduser()).is_file() else "no such file"
+        else:
+            where, state = _model(root, model)
+        rows.append([name, ", ".join(recipe.inputs), where, state])
     return rows
 
 

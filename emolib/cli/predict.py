@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emolib.errors import DataError, ParamsError
+
+if TYPE_CHECKING:
+    from emolib.datasets.clip import Clip
+    from emolib.params.baselines import Baselines
+    from emolib.params.stages import StageParams
+    from emolib.predict import Prediction
 
 _ABOUT = """\
 Describe each clip and list its emotion words. Writes one JSON line a clip (name, labels,
@@ -33,7 +39,16 @@ def add_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a model of the profile's _base.yaml; may be given several times (default: internvl)",
+        help="a model of the profile's _base.yaml, asked the paper's zero-shot question, or a "
+        "recipe of its baselines/ folder, asked its own; may be given several times "
+        "(default: internvl)",
+    )
+    parser.add_argument(
+        "--labels-by",
+        default="",
+        metavar="MODEL",
+        help="a model of the profile that turns the recipes' descriptions into labels "
+        "(default: labels are found without a model)",
     )
     parser.add_argument(
         "--table",
@@ -67,61 +82,43 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, write the file, print the table; 1 when a clip has an error row."""
-    from emolib import budget
-    from emolib.datasets.folder import clips_from_paths
-    from emolib.engines import open_engine
-    from emolib.files import write_jsonl
-    from emolib.ledger import Ledger
+    from emolib import quarantine
     from emolib.params.loading import project_root
-    from emolib.params.media import FaceParams
-    from emolib.params.profiles import base_params
-    from emolib.predict import View, predict
-    from emolib.report import format_table, one_line
+    from emolib.params.profiles import base_params, recipes
 
     if args.frames < 1:
         raise ParamsError(f"--frames {args.frames}: must be at least 1")
     root = project_root()
     base = base_params(root, args.profile)
-    systems = list(dict.fromkeys(args.system or ["internvl"]))
-    for name in systems:
-        if name not in base.models:
-            raise ParamsError(f"--system {name}: choose from {sorted(base.models)}")
+    known = recipes(root, args.profile)
+    chosen = known.model_copy(
+        update={"systems": _recipes(args, known), "outputs": base.outputs, "models": base.models}
+    )
     if args.out.is_dir() or not args.out.parent.exists():
         raise DataError(f"--out {args.out}: give a file in a folder that exists")
+    listed = quarantine.path_for(root / base.outputs, args.profile)
+    with quarantine.supervised(base.decode, listed):
+        return _predict(args, base, chosen, root)
+
+
+def _predict(args: argparse.Namespace, base: StageParams, chosen: Baselines, root: Path) -> int:
+    """Do what :func:`run` has checked."""
+    from emolib.datasets.folder import clips_from_paths
+    from emolib.files import write_jsonl
+    from emolib.predict import detection_rate
+    from emolib.report import format_table, one_line
+
     table = Path(args.table) if args.table else None
     clips = clips_from_paths([Path(p) for p in args.paths], table=table)
-    outputs = root / base.outputs
     out = args.out.absolute()
     clips = _with_words(args, base, clips, root)
     rows = []
-    face = FaceParams() if args.face else None
-    view: View = "face" if args.face else "whole"
-    for name in systems:
-        with contextlib.chdir(root):  # where a profile's paths begin
-            room = budget.fit(
-                base.models[name],
-                clips,
-                frames=args.frames,
-                view=view,
-                face=face,
-                cache=outputs / "models",
-            )
-        print(f"{name}: {room.note}")
-        with (
-            contextlib.chdir(root),
-            open_engine(room.model, name=name, cache=outputs / "models") as engine,
-            Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger,
-        ):
-            rows += predict(
-                clips,
-                engine,
-                ledger,
-                system=f"{name}{' (face crop)' if args.face else ''}",
-                frames=args.frames,
-                seed=base.seed,
-                view=view,
-                face=face,
-            )
+    with contextlib.chdir(root):  # where a profile's paths begin
+        for name in dict.fromkeys(args.system or ["internvl"]):
+            if name in base.models:
+                rows += _zero_shot(args, base, name, clips)
+        if chosen.systems:
+            rows += _baselines(args, chosen, clips)
     write_jsonl(out, (row.to_json() for row in rows))
     print(
         format_table(
@@ -139,11 +136,100 @@ def run(args: argparse.Namespace) -> int:
         )
     )
     failed = [row for row in rows if row.status == "error"]
+    if args.face:
+        rate = detection_rate(rows)
+        print(
+            f"\nfaces: found in {rate['frames_with_face']} of {rate['frames']} frames "
+            f"({rate['rate']:.0%}); {rate['clips_without_face']} of {rate['clips']} clips have none"
+        )
     print()
     for row in failed:  # in full: the table has no room for a reason
         print(f"{one_line(row.name)}: {one_line(row.error or '')}")
     print(f"{len(rows)} rows, {len(failed)} with an error -> {args.out}")
     return 1 if failed else 0
+
+
+def _recipes(args: argparse.Namespace, base: Baselines) -> tuple[str, ...]:
+    """The recipes among the systems asked for.
+
+    Raises:
+        ParamsError: a name is neither a model nor a recipe.
+    """
+    found = []
+    for name in dict.fromkeys(args.system):
+        if name in base.recipes:
+            found.append(name)
+        elif name not in base.models:
+            raise ParamsError(
+                f"--system {name}: choose from the models {sorted(base.models)} or the recipes "
+                f"{sorted(base.recipes)}"
+            )
+    if args.labels_by and args.labels_by not in base.models:
+        raise ParamsError(f"--labels-by {args.labels_by}: choose from {sorted(base.models)}")
+    if args.labels_by and not found:
+        raise ParamsError("--labels-by: is for recipes; name one with --system")
+    if found and args.face:
+        raise ParamsError("--face: recipes show whole frames; leave it out or name a model")
+    return tuple(found)
+
+
+def _zero_shot(
+    args: argparse.Namespace, base: StageParams, name: str, clips: list[Clip]
+) -> list[Prediction]:
+    """The paper's question to one model of the profile."""
+    from emolib import budget
+    from emolib.engines import open_engine
+    from emolib.ledger import Ledger
+    from emolib.params.media import FaceParams
+    from emolib.predict import View, predict
+
+    outputs, face = Path(base.outputs), FaceParams() if args.face else None
+    view: View = "face" if args.face else "whole"
+    room = budget.fit(
+        base.models[name],
+        clips,
+        frames=args.frames,
+        view=view,
+        face=face,
+        cache=outputs / "models",
+    )
+    print(f"{name}: {room.note}")
+    with (
+        open_engine(room.model, name=name, cache=outputs / "models") as engine,
+        Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger,
+    ):
+        return predict(
+            clips,
+            engine,
+            ledger,
+            system=f"{name}{' (face crop)' if args.face else ''}",
+            frames=args.frames,
+            seed=base.seed,
+            view=view,
+            face=face,
+        )
+
+
+def _baselines(args: argparse.Namespace, chosen: Baselines, clips: list[Clip]) -> list[Prediction]:
+    """The recipes' questions, and their labels by a model where one is named."""
+    from emolib.baselines.run import labels_by, run_systems
+    from emolib.engines import open_engine
+    from emolib.ledger import Ledger
+
+    outputs, recipes = Path(chosen.outputs), chosen.chosen()
+    file = outputs / args.profile / "ledger" / "predict.jsonl"
+    with Ledger(file) as ledger:
+        ran = run_systems(
+            *(clips, recipes, chosen.models, ledger), seed=chosen.seed, cache=outputs / "models"
+        )
+        ran.check("stop")
+        said = {name: ran.predictions[name] for name in chosen.systems}
+        if not args.labels_by:
+            return [row for found in said.values() for row in found]
+        model = chosen.models[args.labels_by]
+        with open_engine(model, name=args.labels_by, cache=outputs / "models") as engine:
+            read = labels_by(engine, said, ledger)
+    return [row for found in read.values() for row in found]
 
 
 def _with_words(args: argparse.Namespace, base: Any, clips: list[Any], root: Path) -> list[Any]:

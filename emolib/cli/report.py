@@ -8,6 +8,7 @@ from typing import Any
 
 from emolib import report, runs
 from emolib.errors import RunError
+from emolib.overview import overview
 from emolib.params import profiles
 from emolib.params.loading import project_root
 from emolib.pipeline import STAGES, short
@@ -45,6 +46,11 @@ def run(args: argparse.Namespace) -> int:
         if profile not in profiles.profiles(root):
             raise RunError(f"{folders[0]}: its profile {profile!r} is not in params/")
         outputs = root / profiles.base_params(root, profile).outputs
+    everything = overview(folders)
     print(report.text_tables(folders))
-    print(f"\nReport: {short(root, report.write_report(outputs, profile, folders))}")
+    print(f"\n{everything['title']}")
+    print(report.format_table(everything["columns"], everything["rows"], widest=44))
+    print("\n".join(f"  {note}" for note in everything["notes"]))
+    page = report.write_report(outputs, profile, folders, [everything])
+    print(f"\nReport: {short(root, page)}")
     return 0

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from emolib import pipeline, report
+from emolib.overview import overview
 from emolib.params import profiles
 from emolib.params.loading import project_root
 from emolib.report import one_line
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if folders:
         print(report.text_tables(folders))
         outputs = root / profiles.base_params(root, args.profile).outputs
-        page = report.write_report(outputs, args.profile, folders)
+        page = report.write_report(outputs, args.profile, folders, [overview(folders)])
         print("\nExecuted notebooks:")
         for folder in folders:
             print(f"  {pipeline.short(root, folder / 'notebook.ipynb')}")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from emolib.datasets.clip import Clip
 from emolib.errors import MediaError
+from emolib.media.supervisor import spread
 from emolib.media.video import probe
 from emolib.progress import track
 
@@ -55,7 +57,8 @@ def inspect(clips: Sequence[Clip], *, check_media: bool = True) -> list[ClipFact
         clips: The clips.
         check_media: Read each file's header; otherwise only what the data set says is told.
     """
-    return [_facts(clip, check_media) for clip in track(clips, "clips")]
+    look = partial(_facts, check_media=check_media)
+    return list(track(spread(look, clips), "clips", len(clips)))
 
 
 def _facts(clip: Clip, check_media: bool) -> ClipFacts:

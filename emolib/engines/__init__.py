@@ -35,6 +35,12 @@ def open_engine(
         >>> with open_engine(ModelParams(model="tiny:internvl"), name="tiny") as engine:
         ...     [reply] = answer_all(engine, [Request("1", "Describe.")])  # doctest: +SKIP
     """
+    engine = _open(params, name, adapters, cache)
+    engine.prices = params.prices
+    return engine
+
+
+def _open(params: ModelParams, name: str, adapters: Sequence[Path], cache: Path | None) -> Engine:
     if params.engine == "server":
         from emolib.engines.server import ServerEngine
 
@@ -45,7 +51,8 @@ def open_engine(
                 f"{name}: a server applies its own adapters; name the adapter the server "
                 "knows in 'model' instead of giving folders"
             )
-        return ServerEngine(params, name)
+        models = Path("outputs/models") if cache is None else cache
+        return ServerEngine(params, name, log=models.parent / "servers" / f"{name}.log")
     from emolib.engines.local import LocalEngine
 
     return LocalEngine(params, name, adapters, cache)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
+
+from emolib.params.schemas import Prices
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Request:
         audio: float32 mono arrays [samples] in [-1, 1] at ``sample_rate``.
         sample_rate: Hz of ``audio``.
         system: System message; None keeps the model template's own.
+        alternatives: Most likely tokens to report at every token of the answer, with their log
+            probabilities; 0 = none.
     """
 
     id: str
@@ -30,6 +34,22 @@ class Request:
     audio: tuple[np.ndarray, ...] = ()
     sample_rate: int = 16_000
     system: str | None = None
+    alternatives: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of an answer, and what else the model might have written there.
+
+    Attributes:
+        text: The token as text.
+        logprob: Natural logarithm of its probability, before temperature and penalties.
+        top: The most likely tokens at this place and their log probabilities, likeliest first.
+    """
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +65,8 @@ class Reply:
         prompt_tokens: Length of the prompt in tokens, images included; -1 when unknown.
         new_tokens: Tokens generated; -1 when unknown.
         seconds: Wall-clock time of this answer (a batch's time divided by its size).
+        tokens: The answer's tokens where ``alternatives`` were asked for and the engine can
+            tell; otherwise empty.
     """
 
     id: str
@@ -55,6 +77,7 @@ class Reply:
     prompt_tokens: int = -1
     new_tokens: int = -1
     seconds: float = 0.0
+    tokens: tuple[Token, ...] = ()
 
 
 @runtime_checkable
@@ -66,10 +89,15 @@ class Engine(Protocol):
         identity: Everything an answer depends on besides the request, as plain JSON
             values: engine kind, model path or id, weight fingerprint, adapters, decoding.
             Part of every ledger key. Holds no secret.
+        software: What computes the answers, package -> version; written down with every
+            answer and no part of its key.
+        prices: What answers cost, if anything.
     """
 
     name: str
     identity: dict[str, object]
+    software: dict[str, str]
+    prices: Prices
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Answer lazily, in the order answers become ready.
@@ -99,6 +127,8 @@ class EngineBase:
 
     name: str
     identity: dict[str, object]
+    software: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed in place
+    prices: Prices = Prices()
 
     def close(self) -> None:
         """Free what the engine holds; the default holds nothing."""
@@ -125,3 +155,23 @@ def answer_all(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
         raise ValueError("request ids must be unique")
     replies = {reply.id: reply for reply in engine.stream(requests)}
     return [replies[r.id] for r in requests]
+
+
+def read_tokens(logprobs: Any) -> tuple[Token, ...]:
+    """Read ``choices[0].logprobs`` of an OpenAI-style answer; () when there is nothing in it."""
+    try:
+        return tuple(
+            Token(
+                str(one["token"]),
+                float(one["logprob"]),
+                tuple(
+                    sorted(
+                        ((str(t["token"]), float(t["logprob"])) for t in one["top_logprobs"]),
+                        key=lambda pair: -pair[1],
+                    )
+                ),
+            )
+            for one in logprobs["content"]
+        )
+    except (TypeError, KeyError, ValueError):
+        return ()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from emolib.engines.base import EngineBase, Reply, Request
+from emolib.engines.base import EngineBase, Reply, Request, read_tokens
 from emolib.engines.encode import media_fault, wav_bytes
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.guard import guard, keys_in
@@ -22,6 +22,7 @@ from emolib.engines.swift_setup import (
     free_memory,
     load_model,
     one_line,
+    versions,
 )
 from emolib.errors import EngineError, MissingModelError
 from emolib.params.schemas import Decoding, ModelParams
@@ -70,6 +71,7 @@ class LocalEngine(EngineBase):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations between torch, transformers, swift
             self._engine = _load(params, found, dtype, loras)
+        self.software = versions("ms-swift", "transformers", "torch")
         self.identity = {
             "engine": "transformers",
             "model": params.model if params.model.startswith("tiny:") else found.path.name,
@@ -133,6 +135,7 @@ class LocalEngine(EngineBase):
         from swift.infer_engine import InferRequest, RequestConfig
 
         template, decoding = self._engine.template, self._decoding
+        alternatives = max(request.alternatives for request in batch)
         prepared: list[Any] = []
         seeds: dict[str, int] = {}
         for request in batch:
@@ -156,6 +159,8 @@ class LocalEngine(EngineBase):
             repetition_penalty=decoding.repetition_penalty,
             stop=list(decoding.stop),
             return_details=True,
+            logprobs=alternatives > 0,
+            top_logprobs=alternatives or None,
         )
 
         def sample(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -188,6 +193,7 @@ class LocalEngine(EngineBase):
             prompt_tokens=answer.usage.prompt_tokens,
             new_tokens=answer.usage.completion_tokens,
             seconds=seconds,
+            tokens=read_tokens(choice.logprobs) if request.alternatives else (),
         )
 
     @property

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import email.utils
-import json
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from emolib.engines.base import EngineBase, Reply, Request
-from emolib.engines.encode import media_fault, png_base64, wav_base64
+from emolib.engines.launch import Launched
+from emolib.engines.watch import Watch
+from emolib.engines.wire import Again, read_answer, reason, retry_after, sampling, write_body
 from emolib.errors import EngineError, MissingModelError
-from emolib.params.schemas import Decoding, ModelParams
+from emolib.params.schemas import ModelParams
 
 LONGEST_WAIT = 120.0  # seconds; a server that asks for more gets its row repeated another day
 _LARGEST_ANSWER = 16 * 2**20  # bytes
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-# Servers tokenise the text themselves, so marks of the common templates are blunted here.
-_MARK = re.compile(
-    r"<(?=\|[^|<>]*\||/?(?:s|img|image|video|audio|IMG_CONTEXT|start-image|bbox|ref-object)>)"
-)
+# Nothing is wrong with the request: the key, the bill or the model's name is.
+_REFUSALS = {401, 402, 403, 404}
+_PASSING = {408, 409, 425, 429}
 
 
 class ServerEngine(EngineBase):
@@ -36,16 +34,22 @@ class ServerEngine(EngineBase):
     The server's address is not part of ``identity``: a model moved to another machine or
     port keeps its answers, and two servers must not offer different weights under one name.
 
+    With ``launch`` the server is started here when nothing answers yet, started anew when it
+    dies or hangs, and ended with the engine. What happens when a server fails is told in
+    :class:`emolib.engines.watch.Watch`.
+
     Args:
         params: ``base_url``, ``model``, ``api_key_env``, ``concurrency``, ``timeout_s``,
-            ``retries`` and ``decoding`` are used.
+            ``retries``, ``patience_s``, ``launch``, ``launch_s``, ``restarts`` and ``decoding``
+            are used.
         name: Short name for tables.
+        log: What a launched server prints.
         sleep: Waits that many seconds between tries; for tests. None = a wait that
             :meth:`close` ends.
 
     Raises:
-        EngineError: the address is no address, the key's variable is not set, or nothing
-            answers there.
+        EngineError: the address is no address, the key's variable is not set, nothing answers
+            there, or the launched server does not come up.
         MissingModelError: the server answers and does not offer ``model``.
     """
 
@@ -54,6 +58,7 @@ class ServerEngine(EngineBase):
         params: ModelParams,
         name: str,
         *,
+        log: Path = Path("outputs/servers/server.log"),
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         url = httpx.URL(params.base_url) if params.base_url else httpx.URL("")
@@ -74,16 +79,26 @@ class ServerEngine(EngineBase):
             limits=httpx.Limits(max_connections=params.concurrency),
             trust_env=url.host not in _LOOPBACK,  # no proxy between a machine and itself
         )
+        self._launched = Launched(params.launch, log, name) if params.launch else None
+        self._watch = Watch(self._client, params, name, self._launched, self._sleep)
         try:
+            if self._launched and self._watch.alive():
+                self._launched, self._watch = (
+                    None,
+                    Watch(self._client, params, name, None, self._sleep),
+                )  # somebody else's server: not ours to end
+            elif self._launched:
+                self._watch.start()
             offered = self.check()
+            self.software = self._watch.version()
         except BaseException:
-            self._client.close()
+            self.close()
             raise
         self.identity = {
             "engine": "server",
             "model": params.model,
             "served": {k: offered[k] for k in ("root", "owned_by") if offered.get(k)},
-            "decoding": _sampling(params.decoding),
+            "decoding": sampling(params.decoding),
         }
 
     def check(self) -> dict[str, Any]:
@@ -144,41 +159,79 @@ class ServerEngine(EngineBase):
                 if not under_way:
                     return
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
+                yield from self._good(done)
+                if self._watch.over:
+                    yield from self._good({f for f in under_way if f.done()})
+                    raise self._watch.over
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
+    @staticmethod
+    def _good(done: Iterable[Future[Reply]]) -> Iterator[Reply]:
+        """Replies of finished requests, less those that found the server lost."""
+        return (f.result() for f in done if not isinstance(f.exception(), EngineError))
+
     def close(self) -> None:
-        """Close the connections; requests under way end as errors."""
+        """Close the connections and end a launched server; requests under way end as errors."""
         self._closed.set()
         self._client.close()
+        if self._launched:
+            self._launched.close()
 
     def _answer(self, request: Request) -> Reply:
+        """Ask until there is an answer, or a reason why there will be none.
+
+        Raises:
+            EngineError: only when the whole run must stop.
+        """
         start = time.perf_counter()
-        error, transient = "", False
         try:
-            body = self._body(request)
-            for attempt in range(self._params.retries + 1):
-                try:
-                    answer = _read(self._post(body))
-                    return Reply(request.id, seconds=time.perf_counter() - start, **answer)
-                except _Again as again:
-                    error, transient = str(again), True
-                    delay = again.after
-                    if delay is None:
-                        delay = min(2.0**attempt, 30.0) * random.SystemRandom().uniform(0.5, 1)
-                    if delay > LONGEST_WAIT:
-                        error = f"{error}; the server asks to wait {delay:.0f} s"
-                        break
-                    if attempt < self._params.retries and not self._closed.is_set():
-                        self._sleep(delay)
-        except EngineError as problem:
-            error, transient = str(problem), problem.transient
-        except Exception as problem:
-            error, transient = f"{type(problem).__name__}: {problem}", False
-        seconds = time.perf_counter() - start
-        return Reply(request.id, error=self._clean(error), transient=transient, seconds=seconds)
+            body = write_body(request, self._params.model, self._params.decoding)
+        except Exception as fault:
+            return self._failure(request, fault, start)
+        for last in (False, True):  # a second time when the server was lost and is back
+            since = self._watch.round
+            try:
+                answer = self._ask(body)
+            except Exception as problem:
+                passing = isinstance(problem, EngineError) and problem.transient
+                back = passing and not self._closed.is_set()
+                back = back and self._watch.failed(self._clean(str(problem)), since)
+                if not back or last:
+                    return self._failure(request, problem, start)
+            else:
+                self._watch.worked()
+                return Reply(request.id, seconds=time.perf_counter() - start, **answer)
+        raise AssertionError("unreachable")
+
+    def _ask(self, body: bytes) -> dict[str, Any]:
+        """Ask up to ``retries`` + 1 times with growing waits.
+
+        Raises:
+            EngineError: transient when all tries failed in ways that may pass.
+        """
+        for attempt in range(self._params.retries + 1):
+            try:
+                return read_answer(self._post(body))
+            except Again as again:
+                error, delay = str(again), again.after
+                if delay is None:
+                    delay = min(2.0**attempt, 30.0) * random.SystemRandom().uniform(0.5, 1)
+                if delay > LONGEST_WAIT:
+                    error = f"{error}; the server asks to wait {delay:.0f} s"
+                    break
+                if attempt < self._params.retries and not self._closed.is_set():
+                    self._sleep(delay)
+        raise EngineError(error, transient=True)
+
+    def _failure(self, request: Request, problem: Exception, start: float) -> Reply:
+        ours = isinstance(problem, EngineError)
+        return Reply(
+            request.id,
+            error=self._clean(str(problem) if ours else f"{type(problem).__name__}: {problem}"),
+            transient=isinstance(problem, EngineError) and problem.transient,
+            seconds=time.perf_counter() - start,
+        )
 
     def _post(self, body: bytes) -> bytes:
         """Send one try and read the answer within ``timeout_s``, all of it together."""
@@ -193,57 +246,30 @@ class ServerEngine(EngineBase):
                     parts.append(part)
                     size += len(part)
                     if time.perf_counter() > deadline:
-                        raise _Again(f"no full answer within {self._params.timeout_s:g} s")
+                        raise Again(f"no full answer within {self._params.timeout_s:g} s")
                     if size > _LARGEST_ANSWER:
                         raise EngineError(f"the answer is longer than {_LARGEST_ANSWER} bytes")
         except httpx.TimeoutException:
-            raise _Again(f"no answer within {self._params.timeout_s:g} s") from None
+            raise Again(f"no answer within {self._params.timeout_s:g} s") from None
         except (httpx.HTTPError, httpx.StreamError) as error:
-            raise _Again(f"connection failed ({type(error).__name__})") from None
+            raise Again(f"connection failed ({type(error).__name__})") from None
         except RuntimeError:
             if self._closed.is_set():
                 raise EngineError("the engine was closed", transient=True) from None
             raise
         content = b"".join(parts)
         status = response.status_code
-        if status == 429 or status >= 500:
-            raise _Again(f"HTTP {status}: {_reason(content)}", _retry_after(response.headers))
+        if status in _PASSING or status >= 500:
+            raise Again(f"HTTP {status}: {reason(content)}", retry_after(response.headers))
         if status != 200:
-            raise EngineError(f"HTTP {status}: {_reason(content)}")
+            raise EngineError(f"HTTP {status}: {reason(content)}", transient=status in _REFUSALS)
         return content
-
-    def _body(self, request: Request) -> bytes:
-        if fault := media_fault(request):
-            raise EngineError(fault)
-        content: list[dict[str, Any]] = []
-        for image in request.images:
-            url = f"data:image/png;base64,{png_base64(image)}"
-            content.append({"type": "image_url", "image_url": {"url": url}})
-        for audio in request.audio:
-            data = {"data": wav_base64(audio, request.sample_rate), "format": "wav"}
-            content.append({"type": "input_audio", "input_audio": data})
-        prompt = _MARK.sub("\u2039", request.prompt)
-        content.append({"type": "text", "text": prompt})
-        messages: list[dict[str, Any]] = []
-        if request.system is not None:
-            messages.append({"role": "system", "content": _MARK.sub("\u2039", request.system)})
-        messages.append({"role": "user", "content": content if len(content) > 1 else prompt})
-        body = {"model": self._params.model, "messages": messages, "stream": False}
-        return json.dumps(body | _sampling(self._params.decoding)).encode()
 
     def _clean(self, text: str) -> str:
         """One line of at most 300 characters, without the key."""
         if self._key:
             text = text.replace(self._key, "***")
         return " ".join(text.split())[:300] or "unknown error"
-
-
-class _Again(Exception):
-    """A try failed in a way that may pass; ``after`` is the wait the server asked for."""
-
-    def __init__(self, message: str, after: float | None = None) -> None:
-        super().__init__(message)
-        self.after = after
 
 
 def _key(variable: str, name: str) -> str:
@@ -256,73 +282,3 @@ def _key(variable: str, name: str) -> str:
             "server's key in it"
         )
     return key
-
-
-def _sampling(decoding: Decoding) -> dict[str, object]:
-    settings: dict[str, object] = {
-        "max_tokens": decoding.max_new_tokens,
-        "temperature": decoding.temperature,
-    }
-    if decoding.temperature > 0:
-        settings |= {"top_p": decoding.top_p, "seed": decoding.seed}
-    if decoding.repetition_penalty != 1:  # an extension that not every server knows
-        settings["repetition_penalty"] = decoding.repetition_penalty
-    if decoding.stop:
-        settings["stop"] = list(decoding.stop)
-    return settings
-
-
-def _read(content: bytes) -> dict[str, Any]:
-    """Turn a server's answer into the fields of a :class:`Reply`."""
-    try:
-        answer = json.loads(content)
-    except ValueError:
-        raise EngineError("the answer is not JSON", transient=True) from None
-    try:
-        choice = answer["choices"][0]
-        text = choice["message"]["content"]
-        reason = choice.get("finish_reason") or ""
-    except (KeyError, IndexError, TypeError, AttributeError):
-        raise EngineError("the answer holds no choices[0].message.content") from None
-    if not isinstance(text, str) or not text.strip():
-        raise EngineError(f"the answer is empty (finish_reason {reason!r})")
-    usage = answer.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    return {
-        "text": text,
-        "finish_reason": str(reason),
-        "prompt_tokens": _count(usage.get("prompt_tokens")),
-        "new_tokens": _count(usage.get("completion_tokens")),
-    }
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) else -1
-
-
-def _reason(content: bytes) -> str:
-    """Find the message in an error answer."""
-    text = content[:4000].decode(errors="replace")
-    try:
-        answer = json.loads(text)
-        answer = answer.get("error", answer)
-        found = answer.get("message") if isinstance(answer, dict) else answer
-        return str(found or text)
-    except (ValueError, AttributeError):
-        return text
-
-
-def _retry_after(headers: httpx.Headers) -> float | None:
-    """Seconds a ``Retry-After`` header asks for; it holds a number or a date."""
-    value = headers.get("Retry-After", "").strip()
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())

@@ -15,12 +15,12 @@ import httpx
 
 from emolib import processes
 from emolib.engines.fingerprint import fingerprint
+from emolib.engines.launch import tail
 from emolib.engines.swift_setup import ModelFolder, environment, find_model
 from emolib.errors import EngineError
 from emolib.params.schemas import ModelParams
 
 _POLL_S = 0.2  # between looks at a server that starts
-_TAIL = 30  # lines of the log in an error
 _ADDRESS = "127.0.0.1"
 
 
@@ -160,10 +160,10 @@ def _wait(
     deadline = time.monotonic() + patience_s
     while not _offers(url, wanted):
         if (code := server.poll()) is not None:
-            raise EngineError(f"the model server ended (exit code {code}); {_tail(log)}")
+            raise EngineError(f"the model server ended (exit code {code}); {tail(log)}")
         if time.monotonic() > deadline:
             raise EngineError(
-                f"no answer from the model server within {patience_s:g} s; {_tail(log)}"
+                f"no answer from the model server within {patience_s:g} s; {tail(log)}"
             )
         time.sleep(_POLL_S)
 
@@ -175,8 +175,3 @@ def _offers(url: str, wanted: tuple[str, str]) -> bool:
         return any((model["id"], model["owned_by"]) == wanted for model in listed["data"])
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return False
-
-
-def _tail(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join([f"{log} ends:", *lines[-_TAIL:]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.metadata
 import json
 import logging
 import os
@@ -70,6 +71,7 @@ def environment(*, allow_download: bool = False) -> dict[str, str]:
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "false",
         "SWIFT_AUDIO_LOAD_BACKEND": "soundfile_pyav",
+        "ENABLE_AUDIO_OUTPUT": "False",  # Qwen-Omni's voice: never heard here, only memory
     }
 
 
@@ -87,6 +89,7 @@ def import_swift(*, allow_download: bool = False) -> None:
             importlib.import_module("swift.infer_engine")
             # model types of our own, which converted folders name in their args.json
             importlib.import_module("emolib.models.internvl.swift_plugin")
+            importlib.import_module("emolib.engines.swift_repairs").repair_templates()
     except ImportError as error:
         raise MissingDependencyError(
             f"models in this process need ms-swift ({error}): pip install 'emolib[train]'"
@@ -218,6 +221,11 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
         raise EngineError(f"{params.model} cannot be loaded: {one_line(error)}") from error
 
 
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of what computes answers, for the record."""
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
 def one_line(error: Exception) -> str:
     """Name a fault in one line of at most 300 characters."""
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
@@ -261,9 +269,11 @@ def prepare_every_processor(max_tiles: int = 0) -> None:
     """
     from swift.model.register import ModelLoader
 
+    from emolib.engines.swift_repairs import repair_templates
     from emolib.models.internvl import swift_plugin
 
     swift_plugin.register()
+    repair_templates()
     load = ModelLoader.get_processor
 
     def get_processor(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -59,7 +59,8 @@ def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     Args:
         family: "internvl" (``InternVLForConditionalGeneration``: InternViT, pixel shuffle,
             Llama; 4 visual tokens a tile), "llava" (``LlavaForConditionalGeneration``:
-            CLIP, Llama; 16 visual tokens an image) or "affectgpt"
+            CLIP, Llama; 16 visual tokens an image), "qwen2audio"
+            (:mod:`emolib.engines.tiny_audio`) or "affectgpt"
             (:mod:`emolib.models.affectgpt.tiny`).
         folder: Where the checkpoint goes. It appears complete or not at all.
         seed: Seed of the weights; same seed, same bytes.
@@ -101,6 +102,10 @@ def tiny_folder(family: str, cache: Path, seed: int = 0) -> Path:
         from emolib.models.affectgpt import tiny
 
         recipe += Path(tiny.__file__).read_bytes()
+    if family == "qwen2audio":
+        from emolib.engines import tiny_audio
+
+        recipe += Path(tiny_audio.__file__).read_bytes()
     folder = Path(cache) / f"tiny-{family}-{seed}-{hashlib.sha256(recipe).hexdigest()[:7]}"
     if not folder.is_dir():
         try:
@@ -225,6 +230,12 @@ def _llava(folder: Path, seed: int) -> None:
     save_random(LlavaForConditionalGeneration, config, processor, tokenizer, folder, seed)
 
 
+def _qwen2audio(folder: Path, seed: int) -> None:
+    from emolib.engines.tiny_audio import build
+
+    build(folder, seed)
+
+
 def _affectgpt(folder: Path, seed: int) -> None:
     from emolib.models.affectgpt.tiny import build
 
@@ -234,6 +245,7 @@ def _affectgpt(folder: Path, seed: int) -> None:
 FAMILIES: dict[str, Callable[[Path, int], None]] = {
     "internvl": _internvl,
     "llava": _llava,
+    "qwen2audio": _qwen2audio,
     "affectgpt": _affectgpt,
 }
 

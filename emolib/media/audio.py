@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import numpy as np
 
-from emolib.errors import MediaError
+from emolib.errors import MediaError, NoAudioError
 from emolib.media.container import open_media, reason
+from emolib.media.supervisor import active
+
+__all__ = ["NoAudioError", "is_silent", "read_audio"]
 
 RATE = 16_000  # Hz; what speech models take
 # Packets of a sound file that may be undecodable (MP3s often start with a stray one).
 BAD_SHARE = 0.01
 STATED_SLACK = 0.1  # seconds a FLAC may be shorter than its header says
-
-
-class NoAudioError(MediaError):
-    """The file is readable but has no sound in it: no audio track, or an empty one."""
 
 
 def read_audio(path: Path, rate: int = RATE) -> np.ndarray:
@@ -45,6 +44,8 @@ def read_audio(path: Path, rate: int = RATE) -> np.ndarray:
             packets cannot be told from a short one: neither states its true length.)
     """
     path = Path(path)
+    if (workers := active()) is not None:
+        return cast(np.ndarray, workers.call("read_audio", path, rate=rate))
     with open_media(path) as container:
         if not container.streams.audio:
             kinds = sorted({s.type for s in container.streams})

@@ -13,17 +13,18 @@ more, whatever the length.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, cast
 
 import numpy as np
 
 from emolib.errors import MediaError
 from emolib.media.container import open_media
 from emolib.media.reader import Frame, VideoReader, picture_sha
+from emolib.media.records import Frames, VideoInfo
 from emolib.media.sampling import clip_rng, segment_times, shown_at, uniform_times
+from emolib.media.supervisor import active
 
 __all__ = [
     "Frame",
@@ -42,83 +43,6 @@ __all__ = [
 Rule = Literal["segments", "uniform"]
 
 
-@dataclass(frozen=True, slots=True)
-class VideoInfo:
-    """What a video file holds.
-
-    Attributes:
-        path: The file.
-        start_s: When its first frame is shown, seconds; often, not always, 0.
-        duration_s: From the first frame's start to the last frame's end, seconds.
-        n_frames: Frames really in the file.
-        fps: Frames a second on average.
-        width: Pixels, upright.
-        height: Pixels, upright.
-        rotation: Degrees the stored picture is turned clockwise to stand upright.
-        codec: libav's name, e.g. "h264".
-        has_audio: There is an audio track (it may still be silent).
-        cut: The file ends before all the frames it announces.
-    """
-
-    path: Path
-    start_s: float
-    duration_s: float
-    n_frames: int
-    fps: float
-    width: int
-    height: int
-    rotation: int
-    codec: str
-    has_audio: bool
-    cut: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Frames(Sequence[Frame]):
-    """The frames of one clip, one for each time asked for, in that order.
-
-    Attributes:
-        path: The file.
-        frames: The frames; the same one several times when the clip has fewer.
-        times: The moments asked for, seconds on the file's clock.
-        distinct: How many different moments of the video they show.
-    """
-
-    path: Path
-    frames: tuple[Frame, ...]
-    times: tuple[float, ...]
-    distinct: int
-
-    @property
-    def images(self) -> tuple[np.ndarray, ...]:
-        """The pictures alone, uint8 RGB [height, width, 3] each."""
-        return tuple(frame.image for frame in self.frames)
-
-    @property
-    def record(self) -> dict[str, object]:
-        """What to write down beside an answer: times, hashes, count of different frames."""
-        return {
-            "pts_s": [round(frame.pts_s, 6) for frame in self.frames],
-            "sha": [frame.sha for frame in self.frames],
-            "distinct": self.distinct,
-        }
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    @overload
-    def __getitem__(self, index: int) -> Frame: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Frame, ...]: ...
-
-    def __getitem__(self, index: int | slice) -> Frame | tuple[Frame, ...]:
-        return self.frames[index]
-
-    def __iter__(self) -> Iterator[Frame]:
-        return iter(self.frames)
-
-
 def probe(path: Path) -> VideoInfo:
     """Describe a video: list all its frames' times, decode only the first frame.
 
@@ -126,6 +50,8 @@ def probe(path: Path) -> VideoInfo:
         MediaError: not a readable video with at least one frame; names the file and the cause.
     """
     path = Path(path)
+    if (workers := active()) is not None:
+        return cast(VideoInfo, workers.call("probe", path))
     with open_media(path) as container:
         has_audio = bool(container.streams.audio)
         video = VideoReader(container, path)
@@ -161,9 +87,12 @@ def read_frames(path: Path, times: Sequence[float] | np.ndarray) -> Frames:
             damaged; the message says how much could be read.
         ValueError: a time is not finite.
     """
-    path = Path(path)
+    path, asked = Path(path), [float(t) for t in times]
+    _check_finite(asked)
+    if (workers := active()) is not None:
+        return cast(Frames, workers.call("read_frames", path, times=asked))
     with open_media(path) as container:
-        return _at(VideoReader(container, path), [float(t) for t in times])
+        return _at(VideoReader(container, path), asked)
 
 
 def sample_frames(
@@ -191,6 +120,11 @@ def sample_frames(
     path = Path(path)
     if rule not in ("segments", "uniform"):
         raise ValueError(f"rule {rule!r}: choose 'segments' or 'uniform'")
+    if n < 1:
+        raise ValueError(f"n = {n}: at least one frame")
+    if (workers := active()) is not None:
+        options = {"n": n, "rule": rule, "seed": seed, "name": name}
+        return cast(Frames, workers.call("sample_frames", path, **options))
     with open_media(path) as container:
         video = VideoReader(container, path)
         line = video.timeline
@@ -208,10 +142,13 @@ def sample_frames(
         return _at(video, times.tolist())
 
 
-def _at(video: VideoReader, times: list[float]) -> Frames:
-    line = video.timeline
+def _check_finite(times: list[float]) -> None:
     if not all(math.isfinite(t) for t in times):
         raise ValueError(f"times must be finite numbers of seconds, got {times}")
+
+
+def _at(video: VideoReader, times: list[float]) -> Frames:
+    line = video.timeline
     asked = [line.tick(t) for t in times]
     if line.cut and (late := [t for t, tick in zip(times, asked, strict=True) if tick >= line.end]):
         raise MediaError(

@@ -54,6 +54,23 @@ class FaceParams(Schema):
     compile: bool = False
 
 
+class DecodeParams(Schema):
+    """How video and sound files are decoded; no result depends on it.
+
+    Attributes:
+        isolate: In worker processes, where a crash or a hang costs one file; false = in the
+            notebook's own process.
+        timeout_s: Seconds one file may take before its worker is ended and it is quarantined.
+        workers: Files decoded side by side where a stage reads many.
+        retry: Try quarantined files again.
+    """
+
+    isolate: bool = True
+    timeout_s: float = Field(default=180.0, gt=0)
+    workers: int = Field(default=2, ge=1)
+    retry: bool = False
+
+
 class AsrParams(Schema):
     """How words are heard where no official subtitle is known.
 

@@ -18,8 +18,9 @@ import nbformat
 
 from emolib.errors import ParamsError
 from emolib.params.loading import BASE, Source, merge, project_root, read_yaml
-from emolib.params.stages import SCHEMAS, StageParams
+from emolib.params.stages import SCHEMAS, Baselines, StageParams
 
+RECIPES = "baselines"  # folder of a profile that holds a file a recipe
 _PLAIN = (str, int, float, bool, list, dict, tuple, type(None))
 _MARKER = "_emolib_parameters"
 
@@ -59,7 +60,7 @@ def resolve(
     notebook = root / "notebooks" / f"{stage}.ipynb"
     sources = [
         Source(f"{notebook.name}, parameters cell", cell_defaults(notebook)),
-        read_yaml(root / "params" / profile / BASE),
+        *shared_sources(root, profile, stage),
         own,
     ]
     if extra:
@@ -70,6 +71,33 @@ def resolve(
             f"{own.origin}: profile = {checked.profile!r}, but the file is in {profile!r}"
         )
     return checked
+
+
+def shared_sources(root: Path, profile: str, stage: str) -> list[Source]:
+    """What a profile's files say beside the stage's own.
+
+    That is ``_base.yaml`` and, for the stage that has recipes, ``baselines/*.yaml``.
+
+    Raises:
+        ParamsError: one of them is not readable.
+    """
+    found = [read_yaml(root / "params" / profile / BASE)]
+    if "recipes" in SCHEMAS[stage].model_fields:
+        for file in sorted((root / "params" / profile / RECIPES).glob("*.yaml")):
+            read = read_yaml(file)
+            found.append(Source(read.origin, {"recipes": {file.stem: dict(read.values)}}))
+    return found
+
+
+def recipes(root: Path, profile: str) -> Baselines:
+    """The profile's recipes of other systems, with the models they may use.
+
+    Raises:
+        ParamsError: no such profile, or a wrong key or value in one of its files.
+    """
+    base_params(root, profile)
+    given = Source("profile", {"profile": profile})
+    return merge(Baselines, [given, *shared_sources(root, profile, "08_baselines")])
 
 
 def base_params(root: Path, profile: str) -> StageParams:
@@ -154,6 +182,7 @@ def from_notebook(stage: str, namespace: dict[str, Any]) -> Any:
     os.chdir(root)
     # Libraries ask for a widget package that plain progress bars do not need.
     warnings.filterwarnings("ignore", message="IProgress not found")
-    checked = merge(SCHEMAS[stage], [read_yaml(base), Source("notebook parameters", given)])
+    shared = shared_sources(root, str(profile), stage)
+    checked = merge(SCHEMAS[stage], [*shared, Source("notebook parameters", given)])
     namespace[_MARKER] = tuple(given)
     return checked

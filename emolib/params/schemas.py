@@ -91,14 +91,30 @@ class Decoding(Schema):
     stop: tuple[str, ...] = ()
 
 
+class Prices(Schema):
+    """What a model's answers cost; shown while it works and written into results.
+
+    Attributes:
+        prompt: Price of a million prompt tokens.
+        new: Price of a million generated tokens.
+        hour: Price of an hour of the machine the model runs on.
+        currency: Name behind the sums.
+    """
+
+    prompt: float = Field(default=0.0, ge=0)
+    new: float = Field(default=0.0, ge=0)
+    hour: float = Field(default=0.0, ge=0)
+    currency: str = "USD"
+
+
 class ModelParams(Schema):
     """One model and the engine that runs it.
 
     Attributes:
         engine: "transformers" (in this process) or "server" (any OpenAI-compatible address).
-        model: Local folder, hub id, or "tiny:internvl" / "tiny:llava" / "tiny:affectgpt"
-            (some 200,000 to 400,000 random weights of the real architecture, built on first
-            use). For "server" the name the server knows it by.
+        model: Local folder, hub id, or "tiny:internvl" / "tiny:llava" / "tiny:qwen2audio" /
+            "tiny:affectgpt" (some 200,000 to 400,000 random weights of the real architecture,
+            built on first use). For "server" the name the server knows it by.
         model_type: ms-swift's model type; "" = found from the folder's config.
         template: ms-swift's template; "" = the model type's own.
         adapters: LoRA folders, applied in order.
@@ -116,6 +132,13 @@ class ModelParams(Schema):
         concurrency: "server": requests under way at once.
         timeout_s: "server": seconds one request may take.
         retries: "server": further tries after 429, 5xx, time-outs and cut connections.
+        patience_s: "server": how long one that was lost is waited for before the run stops.
+        launch: "server": program and arguments that start it on this machine, e.g. of another
+            environment; run when nothing answers at ``base_url``, run again when it dies or
+            hangs, ended with the engine. Empty = somebody else starts it.
+        launch_s: "server": seconds such a start may take.
+        restarts: "server": most starts in a row with fewer than 100 answers between them.
+        prices: What its answers cost; see :class:`Prices`.
         trust_remote_code: Allow Python code inside a model folder to run.
         allow_download: Allow fetching a hub id; otherwise only what lies on this machine.
     """
@@ -137,6 +160,11 @@ class ModelParams(Schema):
     concurrency: int = Field(default=4, ge=1)
     timeout_s: float = Field(default=120.0, gt=0)
     retries: int = Field(default=3, ge=0)
+    patience_s: float = Field(default=60.0, ge=0)
+    launch: tuple[str, ...] = ()
+    launch_s: float = Field(default=1800.0, gt=0)
+    restarts: int = Field(default=3, ge=0)
+    prices: Prices = Prices()
     trust_remote_code: bool = False
     allow_download: bool = False
 

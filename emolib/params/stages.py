@@ -4,73 +4,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from emolib.params.affectgpt import Perspective, SftParams
+from emolib.params.baselines import Baselines
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
 from emolib.params.fusion import FusionParams
-from emolib.params.media import AsrParams, FaceParams
-from emolib.params.schemas import DataParams, ModelParams, Schema
+from emolib.params.media import FaceParams
+from emolib.params.stage import Grouping, StageParams
 from emolib.params.training import GateParams, LoraParams
-
-Grouping = Literal["exact", "cached", "lexicon", "ew2025", "ew2026"]
-
-
-class StageParams(Schema):
-    """What every stage has; mostly set once a profile, in ``_base.yaml``.
-
-    Attributes:
-        profile: Folder of ``params/`` whose ``_base.yaml`` this stage stands on.
-        seed: The only source of randomness of the stage.
-        data: The clips.
-        models: Models by the names the stages call them.
-        asr: How words are heard where no official subtitle is known; no model = they stay unknown.
-        outputs: Folder of all runs, relative to the project root.
-        run_dir: This run's folder; "" makes a new one under ``outputs``.
-    """
-
-    INPUTS: ClassVar[tuple[str, ...]] = ()
-    MODELS: ClassVar[tuple[str, ...]] = ()
-
-    profile: str
-    seed: int = Field(default=0, ge=0)
-    data: DataParams = DataParams()
-    models: dict[str, ModelParams] = Field(default_factory=dict)
-    asr: AsrParams = AsrParams()
-    outputs: str = "outputs"
-    run_dir: str = ""
-
-    @model_validator(mode="after")
-    def _models_exist(self) -> Self:
-        for field in self.MODELS:
-            value = getattr(self, field)
-            for name in (value,) if isinstance(value, str) else value:
-                if name not in self.models:
-                    choices = sorted(self.models)
-                    raise ValueError(f"{field}: no model {name!r} under `models`, only {choices}")
-        return self
-
-    @model_validator(mode="after")
-    def _inputs_given(self) -> Self:
-        for field in self.INPUTS:
-            if not getattr(self, field) and type(self).model_fields[field].is_required():
-                raise ValueError(
-                    f"{field}: empty: give the run folder of the earlier notebook, e.g. "
-                    f"`-p {field} outputs/...` to papermill; `emolib run` fills it in"
-                )
-        return self
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """How a notebook shows it: as YAML, what is left at its default left out."""
-        values = self.model_dump(mode="json", exclude_defaults=True, exclude={"run_dir"})
-        printer.text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
-
-    def input_paths(self) -> dict[str, Path]:
-        """Run folders or files of earlier stages this stage reads, by parameter name."""
-        return {name: Path(getattr(self, name)) for name in self.INPUTS if getattr(self, name)}
 
 
 class DataCheck(StageParams):
@@ -115,6 +59,12 @@ class CaptionFilter(StageParams):
         judge: Name under ``models``.
         threshold: Pairs whose similarity is below are dropped; exactly at it they stay.
         max_pairs: At most this many pairs are kept, drawn at random; 0 = all.
+        scoring: Where the similarity is read: "text", the number in the answer (paper);
+            "expected", the mean of the numbers the judge might have written; "yes-no", its
+            probability of yes to a question of its own. The last two need token probabilities.
+        both_orders: Ask about each pair twice, the captions swapped; the mean decides.
+        audit_pairs: Pairs on the page for people to look at; 0 = no page.
+        marks: ``marks.csv`` saved from that page; "" = nobody has looked yet.
     """
 
     INPUTS: ClassVar[tuple[str, ...]] = ("captions",)
@@ -124,6 +74,14 @@ class CaptionFilter(StageParams):
     judge: str
     threshold: float = Field(default=0.9, ge=0, le=1)
     max_pairs: int = Field(default=26_000, ge=0)
+    scoring: Literal["text", "expected", "yes-no"] = "text"
+    both_orders: bool = False
+    audit_pairs: int = Field(default=100, ge=0)
+    marks: str = ""
+
+    def input_paths(self) -> dict[str, Path]:
+        """The file of marks counts as an input: its content is part of the run's key."""
+        return super().input_paths() | ({"marks": Path(self.marks)} if self.marks else {})
 
 
 class InternVLLora(StageParams):
@@ -320,4 +278,5 @@ SCHEMAS: dict[str, type[StageParams]] = {
     "05_face_crop_ablation": FaceAblation,
     "06_discriminative_model": DiscriminativeModel,
     "07_fusion_analysis": FusionAnalysis,
+    "08_baselines": Baselines,
 }

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from emolib.filtering import Pair, keep_curve
+from emolib.agreement import shared_words
+from emolib.filtering import Pair
+from emolib.selection import keep_curve
 
 
 def similarities(pairs: Sequence[Pair], threshold: float, ax: Axes) -> Axes:
@@ -31,6 +33,34 @@ def keep_rate(pairs: Sequence[Pair], threshold: float, ax: Axes) -> Axes:
     ax.step([row["threshold"] for row in curve], [row["rate"] for row in curve], where="post")
     ax.axvline(threshold, color="C3")
     ax.set(xlabel="threshold", ylabel="share kept", xlim=(0, 1), ylim=(0, 1.02))
+    return ax
+
+
+def judge_and_words(pairs: Sequence[Pair], threshold: float, ax: Axes) -> Axes:
+    """The judge's scores beside the share of emotion words the captions have in common."""
+    bins: dict[str, list[float]] = {"none": [], "some": [], "all": []}
+    for pair, share in zip(pairs, shared_words(pairs), strict=True):
+        if pair.similarity is not None and share is not None:
+            bins["none" if share == 0 else "all" if share == 1 else "some"].append(pair.similarity)
+    filled = {name: values for name, values in bins.items() if values}
+    if filled:
+        ax.boxplot(list(filled.values()), tick_labels=[f"{n}\n{len(v)}" for n, v in filled.items()])
+    ax.axhline(threshold, color="C3")
+    ax.set(xlabel="emotion words in common, pairs", ylabel="similarity", ylim=(-0.02, 1.02))
+    return ax
+
+
+def orders(pairs: Sequence[Pair], threshold: float, ax: Axes) -> Axes:
+    """The score of each pair against its score with the captions swapped."""
+    points = [p.orders for p in pairs if len(p.orders) == 2 and None not in p.orders]
+    if points:
+        ax.plot(*zip(*points, strict=True), "o", alpha=0.4, color="C0")
+    else:
+        ax.set_title("asked in one order only")
+    ax.plot([0, 1], [0, 1], color="0.7", zorder=0)
+    ax.axvline(threshold, color="C3")
+    ax.axhline(threshold, color="C3")
+    ax.set(xlabel="as they came", ylabel="swapped", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     return ax
 
 

@@ -1,0 +1,70 @@
+"""What every stage's parameters have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from emolib.params.media import AsrParams, DecodeParams
+from emolib.params.schemas import DataParams, ModelParams, Schema
+
+Grouping = Literal["exact", "cached", "lexicon", "ew2025", "ew2026"]
+
+
+class StageParams(Schema):
+    """What every stage has; mostly set once a profile, in ``_base.yaml``.
+
+    Attributes:
+        profile: Folder of ``params/`` whose ``_base.yaml`` this stage stands on.
+        seed: The only source of randomness of the stage.
+        data: The clips.
+        models: Models by the names the stages call them.
+        asr: How words are heard where no official subtitle is known; no model = they stay unknown.
+        decode: Limits of the processes that decode videos.
+        outputs: Folder of all runs, relative to the project root.
+        run_dir: This run's folder; "" makes a new one under ``outputs``.
+    """
+
+    INPUTS: ClassVar[tuple[str, ...]] = ()
+    MODELS: ClassVar[tuple[str, ...]] = ()
+
+    profile: str
+    seed: int = Field(default=0, ge=0)
+    data: DataParams = DataParams()
+    models: dict[str, ModelParams] = Field(default_factory=dict)
+    asr: AsrParams = AsrParams()
+    decode: DecodeParams = DecodeParams()
+    outputs: str = "outputs"
+    run_dir: str = ""
+
+    @model_validator(mode="after")
+    def _models_exist(self) -> Self:
+        for field in self.MODELS:
+            value = getattr(self, field)
+            for name in (value,) if isinstance(value, str) else value:
+                if name not in self.models:
+                    choices = sorted(self.models)
+                    raise ValueError(f"{field}: no model {name!r} under `models`, only {choices}")
+        return self
+
+    @model_validator(mode="after")
+    def _inputs_given(self) -> Self:
+        for field in self.INPUTS:
+            if not getattr(self, field) and type(self).model_fields[field].is_required():
+                raise ValueError(
+                    f"{field}: empty: give the run folder of the earlier notebook, e.g. "
+                    f"`-p {field} outputs/...` to papermill; `emolib run` fills it in"
+                )
+        return self
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How a notebook shows it: as YAML, what is left at its default left out."""
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude={"run_dir"})
+        printer.text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+
+    def input_paths(self) -> dict[str, Path]:
+        """Run folders or files of earlier stages this stage reads, by parameter name."""
+        return {name: Path(getattr(self, name)) for name in self.INPUTS if getattr(self, name)}

@@ -1,0 +1,111 @@
+"""An OpenAI-compatible server that costs nothing: for tests and benchmarks of its clients.
+
+Run as ``python tests/fake_server.py --port 8000``; imports nothing but the standard library.
+Every request is counted when it arrives, one line ``<hash of its body>`` in ``--seen``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are kept
+    disable_nagle_algorithm = True
+    wbufsize = -1  # head and body leave together
+    server: FakeServer
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        if self.path == "/version":
+            return self._send({"version": "fake 1"})
+        self._send({"data": [{"id": "fake", "owned_by": "fake"}]})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        digest = hashlib.sha256(body).hexdigest()
+        self.server.saw(digest)
+        if self.server.poison and self.server.poison.encode() in body:
+            os._exit(3)
+        time.sleep(self.server.latency)
+        self._send(
+            {
+                "choices": [{"message": {"content": f"answer {digest}"}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 1000, "completion_tokens": 100},
+            }
+        )
+
+    def _send(self, content: object) -> None:
+        data = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+class FakeServer(ThreadingHTTPServer):
+    """Listens on ``port`` of the loopback interface (0 = any).
+
+    Args:
+        latency: Seconds every answer takes; any number are under way at once.
+        seen: File that gets a line a request, or None.
+        poison: A request with this text ends the process.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(
+        self, port: int = 0, latency: float = 0.0, seen: Path | None = None, poison: str = ""
+    ) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.latency, self.poison = latency, poison
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+        self.asked: list[str] = []
+        self._lock = threading.Lock()
+        self._seen = seen.open("a") if seen else None
+
+    def saw(self, digest: str) -> None:
+        with self._lock:
+            self.asked.append(digest)
+            if self._seen:
+                self._seen.write(f"{digest}\n")
+                self._seen.flush()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # a killed client is no news
+
+    def __enter__(self) -> FakeServer:
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--latency", type=float, default=0.0)
+    parser.add_argument("--seen", type=Path)
+    parser.add_argument("--poison", default="")
+    args = parser.parse_args()
+    print("serving", flush=True)
+    FakeServer(args.port, args.latency, args.seen, args.poison).serve_forever()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
