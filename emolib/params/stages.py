@@ -13,6 +13,7 @@ from emolib.params.baselines import Baselines
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
 from emolib.params.fusion import FusionParams
 from emolib.params.media import FaceParams
+from emolib.params.schemas import DataParams
 from emolib.params.stage import Grouping, StageParams
 from emolib.params.training import GateParams, LoraParams
 
