@@ -34,9 +34,10 @@ import csv
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ from sklearn.pipeline import make_pipeline
 
 from emolib import fusion, scoring
 from emolib.extraction import extract_labels
-from emolib.files import read_jsonl, write_json
+from emolib.files import read_json, read_jsonl, write_json
 from emolib.labels import normalise
 from emolib.scoring import lexicon
 from emolib.scoring.cached import CachedGrouping
@@ -71,6 +72,7 @@ CLASSES_ZH = {
     "悲伤": "sad",
     "惊讶": "surprised",
 }
+STUDIES = ("sample_and_text", "sample_and_six_class", "with_descriptions_circular")
 MLLMS = ("pandagpt", "valley", "videochat-emb", "videochat-text", "videochatgpt", "videollama")
 METRICS = ("accuracy", "recall", "avg", "f1", "labels_per_clip")
 TESTED = ("avg", "f1")
@@ -78,6 +80,7 @@ RESAMPLES = 10_000
 REPEATS = 10
 OUTER = 10
 MAIN = "fused for F1, 5 added"
+SHOWN = ("concat", "majority", "fused", "fused, 5 added", MAIN)  # beyond the lexicon
 STRATEGIES = {
     MAIN: fusion.FusionSettings(objective="f1", add=5),
     "fused": fusion.FusionSettings(),
@@ -87,6 +90,17 @@ STRATEGIES = {
     "fused, 5 added": fusion.FusionSettings(add=5),
     "fused, 8 added": fusion.FusionSettings(add=8),
 }
+
+
+each: Callable[..., Iterable[Any]] = map  # over several processes with --jobs
+
+
+COMMAND = (
+    "python benchmarks/fusion_study.py --data data --six-class six_class.jsonl "
+    "--out outputs/record/fusion_study.json (six_class.jsonl: python "
+    "benchmarks/text_emotion.py --data data/mer2023_text --out text_emotion.json "
+    "--predictions six_class.jsonl)"
+)
 
 
 def held_out(clip: str) -> bool:
@@ -140,7 +154,8 @@ class Study:
         rows["concat"] = fusion.concat(list(self.sources.values()))
         rows["union of groups"] = fusion.union(self.sources)
         rows["majority"] = fusion.majority(self.sources)
-        runs = {name: self.fused(settings) for name, settings in self.strategies.items()}
+        names = list(self.strategies)
+        runs = dict(zip(names, each(self.fused, self.strategies.values()), strict=True))
         rows["fitted vote"] = self.voted(runs[MAIN].fold_of)
         rows |= {name: run.labels for name, run in runs.items()}
         if self.confidences:
@@ -193,9 +208,8 @@ def repeats(study: Study, concat: Labels, grouping: Any) -> dict[str, Any]:
     """The lead over concat under other outer folds."""
     base = scoring.score(study.gold, concat, grouping, resamples=0)
     leads = []
-    for seed in range(REPEATS):
-        fused = study.fused(STRATEGIES[MAIN], seed).labels
-        score = scoring.score(study.gold, fused, grouping, resamples=0)
+    for run in each(partial(study.fused, STRATEGIES[MAIN]), range(REPEATS)):
+        score = scoring.score(study.gold, run.labels, grouping, resamples=0)
         leads.append([score.avg - base.avg, score.f1 - base.f1])
     mean, low = np.mean(leads, axis=0), np.min(leads, axis=0)
     return {
@@ -322,6 +336,18 @@ def six_classes(
     return labels, sure
 
 
+def six_study(file: Path, gold: Labels, sample: Labels, words: dict[str, str]) -> Study:
+    """The released sample predictions and the six-class model's."""
+    labels, sure = six_classes(file, list(gold))
+    return Study(gold, {"sample": sample, "six_class": labels}, {"six_class": sure}, words)
+
+
+def spoken_words(data: Path, wanted: Sequence[str]) -> dict[str, str]:
+    """Chinese subtitles of the clips that have any; clips with the same share a fold."""
+    rows = table(data / "mer2023_text/transcription-engchi-polish.csv", "name")
+    return {n: text for n in wanted if (text := rows[n]["chinese"].strip())}
+
+
 def measured(study: Study, data: Path) -> dict[str, Any]:
     """One study of the 332 clips under every grouping."""
     systems, run = study.systems()
@@ -329,19 +355,24 @@ def measured(study: Study, data: Path) -> dict[str, Any]:
     test = [n for n in gold if held_out(n)]
     lexicon_groups = scoring.open_grouping("lexicon")
     wheels = scoring.open_grouping("ew2026", tables=data / "wheels/2026")
-    found = {
-        "lexicon": compared(gold, systems, lexicon_groups),
-        "lexicon_held_out": compared(gold, systems, lexicon_groups, test),
-        "wheels_2026": compared(gold, systems, wheels),
-        "exact": compared(gold, systems, scoring.open_grouping("exact")),
+    few = {s: x for s, x in systems.items() if s.startswith("source") or s in SHOWN}
+    cached = CachedGrouping.read(data / "mer2024_ov/openset-synonym.zip")
+    released, share = complete(cached, list(gold), [gold, *few.values()])
+    views = {
+        "lexicon": (systems, lexicon_groups, None),
+        "lexicon_held_out": (few, lexicon_groups, test),
+        "wheels_2026": (few, wheels, None),
+        "exact": (few, scoring.open_grouping("exact"), None),
+        "released_groups": (few, released, None),
+    }
+    tables = each(partial(compared, gold), *zip(*views.values(), strict=True))
+    found = dict(zip(views, tables, strict=True))
+    found["released_groups"]["labels_put_in_by_the_lexicon"] = share
+    found |= {
         "other_folds": repeats(study, systems["concat"], lexicon_groups),
         "calibration": calibration(study, run),
         "weights": weights(run),
     }
-    cached = CachedGrouping.read(data / "mer2024_ov/openset-synonym.zip")
-    groups, share = complete(cached, list(gold), [gold, *systems.values()])
-    found["released_groups"] = compared(gold, systems, groups)
-    found["released_groups"]["labels_put_in_by_the_lexicon"] = share
     return found
 
 
@@ -370,8 +401,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--six-class", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--jobs", type=int, default=1, help="studies side by side")
+    parser.add_argument("--only", choices=STUDIES, help="renew one study of an existing record")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     args = parser.parse_args()
+    if args.jobs == 1:
+        study(args)
+        return
+    global each
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("fork")) as pool:
+        each = pool.map
+        study(args)
+
+
+def study(args: argparse.Namespace) -> None:
     data: Path = args.data
     grouping = scoring.open_grouping("lexicon")
     gold = read_labels(data / "mer2024_ov/check-openset.csv").labels
@@ -380,18 +422,21 @@ def main() -> None:
     v1_english = table(data / "emer/gt-eng.csv", "names")
     v2 = table(data / "emer/final-EMER-reason.csv", "name")
     names = [*gold, *(n for n in v1 if n not in gold)]
+    if args.only == "sample_and_six_class":
+        words = spoken_words(data, list(gold))
+        found = {args.only: measured(six_study(args.six_class, gold, sample, words), data)}
+        write_json(args.out, read_json(args.out) | {"command": COMMAND} | found)
+        return
     text, sure, words, record = text_model(data, names)
-    result: dict[str, Any] = {
-        "command": "python benchmarks/fusion_study.py --data data --six-class six_class.jsonl "
-        "--out outputs/record/fusion_study.json (six_class.jsonl: python "
-        "benchmarks/text_emotion.py --data data/mer2023_text --out text_emotion.json "
-        "--predictions six_class.jsonl)",
+    head: dict[str, Any] = {
+        "command": COMMAND,
         "chosen_on_the_working_half": MAIN,
         "lexicon": lexicon.version(),
         "outer_folds": OUTER,
         "resamples": RESAMPLES,
         "text_source": record,
     }
+    result: dict[str, Any] = dict(head)
     class_only = {n: [CLASSES_ZH[row["emotions"]]] for n, row in v1.items()}
     concluded = {n: reference_v1(row) for n, row in v1.items()}
     result["extraction"] = {
@@ -413,16 +458,16 @@ def main() -> None:
     circular = Study(
         gold, {"sample": sample, "text": here, "description": description}, {"text": sure}, words
     )
-    six, six_sure = six_classes(args.six_class, list(gold))
-    with_six = Study(gold, {"sample": sample, "six_class": six}, {"six_class": six_sure}, words)
     studies = {
         "sample_and_text": clean,
-        "sample_and_six_class": with_six,
+        "sample_and_six_class": six_study(args.six_class, gold, sample, words),
         "with_descriptions_circular": circular,
     }
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("fork")) as pool:
-        found = pool.map(measured, studies.values(), [data] * len(studies))
-        result |= dict(zip(studies, found, strict=True))
+    if args.only:
+        found = {args.only: measured(studies[args.only], data)}
+        write_json(args.out, read_json(args.out) | head | found)
+        return
+    result |= {title: measured(one, data) for title, one in studies.items()}
     outputs = {
         m: {
             n: extract_labels(row["chi_reasons"], "zh").labels

@@ -99,11 +99,6 @@ def family(label: str) -> str | None:
     return lexicon.table()[found.via[0]].family
 
 
-def kin_of(group: str) -> str | None:
-    """Family of a group."""
-    return family(group.removeprefix("="))
-
-
 def clip_names(systems: Sequence[Labels]) -> list[str]:
     """The clips all systems cover, in the first one's order.
 

@@ -23,7 +23,6 @@ def feature_names(systems: Sequence[str], confident: Sequence[str]) -> tuple[str
     co-occurrence       log lift of the group given everything else that was named, mean
     kin                 share of the other systems that named a group of its family
     confidence: SYSTEM  log of the system's confidence in the group over its mean
-    confidence in kin   the same of all groups of its family together
     ==================  ============================================================
     """
     shared = ("agreement", "list length", "frequency", "reliability", "co-occurrence", "kin")
@@ -31,7 +30,6 @@ def feature_names(systems: Sequence[str], confident: Sequence[str]) -> tuple[str
         *(f"named: {s}" for s in systems),
         *shared,
         *(f"confidence: {s}" for s in confident),
-        *(f"confidence in kin: {s}" for s in confident),
     )
 
 
@@ -76,7 +74,6 @@ def features(
                 0.0 if value is None else stats.confidence_lift(s, group, value)
                 for s, value in zip(confident, sure, strict=True)
             ),
-            *(stats.kin_lift(s, kin, clip.confidence.get(s, {})) for s in confident),
         ]
     )
 

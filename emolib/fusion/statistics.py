@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import log
 from typing import Any
 
-from emolib.fusion.candidates import Confidences, GroupOf, Labels, Systems, kin_of
+from emolib.fusion.candidates import Confidences, GroupOf, Labels, Systems
 from emolib.labels import normalise
 
 # A rate seen n times is mixed with this many imaginary cases of its base rate.
@@ -126,15 +126,6 @@ class Statistics:
         """Log of a confidence over the system's mean confidence in the group; 0 when unseen."""
         mean = self.confidence.get((system, group), 0.0) / max(self.n, 1)
         return log((value + 0.01) / (mean + 0.01)) if mean else 0.0
-
-    def kin_lift(self, system: str, kin: str | None, sure: Mapping[str, float]) -> float:
-        """Log of the confidence in a family's groups over its mean; 0 when there are none."""
-        if kin is None:
-            return 0.0
-        now = sum(value for group, value in sure.items() if kin_of(group) == kin)
-        seen = sum(v for (s, g), v in self.confidence.items() if s == system and kin_of(g) == kin)
-        mean = seen / max(self.n, 1)
-        return log((now + 0.01) / (mean + 0.01)) if mean else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and objects, sorted."""
