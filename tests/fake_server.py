@@ -1,7 +1,7 @@
 """An OpenAI-compatible server that costs nothing: for tests and benchmarks of its clients.
 
 Run as ``python tests/fake_server.py --port 8000``; imports nothing but the standard library.
-Every request is counted when it arrives, one line ``<hash of its body>`` in ``--seen``.
+Every whole request is counted when it arrives, one line ``<hash of its body>`` in ``--seen``.
 """
 
 from __future__ import annotations
@@ -29,15 +29,23 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/version":
             return self._send({"version": "fake 1"})
+        if self.path == "/most":
+            return self._send({"most": self.server.most})
         self._send({"data": [{"id": "fake", "owned_by": "fake"}]})
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:  # the client was killed while it asked
+            self.close_connection = True
+            return
         digest = hashlib.sha256(body).hexdigest()
         self.server.saw(digest)
         if self.server.poison and self.server.poison.encode() in body:
             os._exit(3)
+        self.server.under_way(1)
         time.sleep(self.server.latency)
+        self.server.under_way(-1)
         self._send(
             {
                 "choices": [{"message": {"content": f"answer {digest}"}, "finish_reason": "stop"}],
@@ -72,6 +80,7 @@ class FakeServer(ThreadingHTTPServer):
         self.latency, self.poison = latency, poison
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
         self.asked: list[str] = []
+        self.most = self._now = 0  # requests under way
         self._lock = threading.Lock()
         self._seen = seen.open("a") if seen else None
 
@@ -81,6 +90,11 @@ class FakeServer(ThreadingHTTPServer):
             if self._seen:
                 self._seen.write(f"{digest}\n")
                 self._seen.flush()
+
+    def under_way(self, change: int) -> None:
+        with self._lock:
+            self._now += change
+            self.most = max(self.most, self._now)
 
     def handle_error(self, request: object, client_address: object) -> None:
         pass  # a killed client is no news

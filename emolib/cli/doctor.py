@@ -15,7 +15,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from emolib import pipeline
+from emolib import nano, pipeline
 from emolib.errors import EmolibError
 from emolib.params import profiles
 from emolib.params.baselines import Recipe
@@ -143,9 +143,18 @@ def _model(root: Path, model: ModelParams) -> tuple[str, str]:
     """Where a model is and whether it is there; no server is asked."""
     if model.engine == "server":
         missing = bool(model.api_key_env) and model.api_key_env not in os.environ
-        return model.base_url, f"no key: set {model.api_key_env}" if missing else "ok"
+        if missing:
+            return model.base_url, f"no key: set {model.api_key_env}"
+        if model.launch and shutil.which(Path(model.launch[0]).expanduser()) is None:
+            return model.base_url, f"no program {model.launch[0]!r} (launch)"
+        return model.base_url, "ok"
+    if model.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        return model.model, "no vLLM in this environment: pip install vllm"
     if model.model.startswith("tiny:"):
         return model.model, "built on first use"
+    if model.model.startswith(nano.PREFIX):
+        known = model.model.removeprefix(nano.PREFIX) in nano.names()
+        return model.model, "ok" if known else f"no such nano model, only {nano.names()}"
     if (root / Path(model.model).expanduser() / "config.json").is_file():
         return model.model, "ok"
     state = "hub id, fetched on first use" if model.allow_download else "no config.json"
@@ -174,7 +183,7 @@ def _budgets(root: Path, base: StageParams, todo: list[str]) -> list[str]:
 
     lines = []
     for name, model in base.models.items():
-        if model.engine == "server" or model.model.startswith("tiny:"):
+        if model.engine == "server" or model.model.startswith(("tiny:", nano.PREFIX)):
             continue
         folder = root / Path(model.model).expanduser()
         here = (folder / "config.json").is_file()

@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from emolib.demo.recipe import Recipe
 from emolib.files import write_atomic, write_json
 from emolib.hashing import sha_file
 from emolib.nano import CARD
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How a nano model is made.
-
-    Attributes:
-        clips: Training clips of the world's domain "base", split "train".
-        val_clips: Clips of its split "val" that the card's scores are measured on.
-        world_seed: Seed of the world.
-        tower_steps: Steps of the vision tower.
-        language_steps: Steps of the language model.
-        seed: Seed of weights, order and draws.
-    """
-
-    clips: int = 8000
-    val_clips: int = 300
-    world_seed: int = 1
-    tower_steps: int = 2000
-    language_steps: int = 2500
-    seed: int = 0
 
 
 def save(

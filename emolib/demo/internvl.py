@@ -7,20 +7,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from emolib.demo import language, loop, texts, tower
-from emolib.demo.card import Recipe, save
+from emolib.demo.card import save
 from emolib.demo.language import Speaker
 from emolib.demo.loop import ends
 from emolib.demo.pictures import Pictures, worlds
+from emolib.demo.recipe import Recipe
 from emolib.engines.tiny import CHATML, train_tokenizer
 from emolib.hashing import key_of
 
 STYLE = 0
-SIZE, PATCH = 128, 16  # px: 64 patches, after pixel shuffle 16 tokens a picture
-_TOKENS = (SIZE // PATCH) ** 2 // 4
-_WIDTH = 128
+SIZE, PATCH = 96, 8  # px: a face is some 4 patches high
+_SHUFFLE = 0.25  # 16 patches become one token
+_TOKENS = 9  # a picture
+_WIDTH, _HEADS = 64, 4  # of the tower
+_SPOKEN = 128  # of the language model
 _CONTEXT = 2048
 _MERGES = 4000  # until every word of the world is one token
 SHARES = {"clip": (0.5, 12), "picture": (0.2, 24), "judge": (0.24, 16), "extract": (0.06, 12)}
@@ -70,8 +74,8 @@ def build(seed: int) -> tuple[Any, Any]:
     config = InternVLConfig(
         vision_config={
             "hidden_size": _WIDTH,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 4,
+            "num_hidden_layers": 4,
+            "num_attention_heads": _HEADS,
             "intermediate_size": 4 * _WIDTH,
             "image_size": [SIZE, SIZE],
             "patch_size": [PATCH, PATCH],
@@ -84,8 +88,8 @@ def build(seed: int) -> tuple[Any, Any]:
         text_config={
             "model_type": "llama",
             "vocab_size": len(tokenizer),
-            "hidden_size": _WIDTH,
-            "intermediate_size": 3 * _WIDTH,
+            "hidden_size": _SPOKEN,
+            "intermediate_size": 3 * _SPOKEN,
             "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
@@ -97,7 +101,7 @@ def build(seed: int) -> tuple[Any, Any]:
         },
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=_TOKENS,
-        downsample_ratio=0.5,
+        downsample_ratio=_SHUFFLE,
         tie_word_embeddings=True,
     )
     torch.manual_seed(seed)
@@ -105,7 +109,10 @@ def build(seed: int) -> tuple[Any, Any]:
     loop.spread_weights([model.model.vision_tower, model.model.multi_modal_projector], seed)
     with torch.no_grad():
         places = model.model.vision_tower.embeddings.position_embeddings
-        places[0, 1:] = tower.sine_places(SIZE // PATCH, _WIDTH)
+        places[0, 1:] = tower.places(SIZE // PATCH, _WIDTH)
+        for layer in model.model.vision_tower.encoder.layer[:2]:
+            attention = layer.attention
+            tower.local_attention(attention.q_proj.weight, attention.k_proj.weight, _HEADS, 2.0)
         model.model.language_model.embed_tokens.weight.normal_(0.0, 0.06)
     return model, processor
 
@@ -129,11 +136,11 @@ def speaker(model: Any, processor: Any) -> Speaker:
     )
 
 
-def picture_tokens(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Give the function from normalised pictures to projected tokens [n, 16, width]."""
+def picture_tokens(model: Any) -> Callable[[np.ndarray], torch.Tensor]:
+    """Give the function from uint8 pictures to projected tokens [n, 9, width]."""
 
-    def tokens(pixels: torch.Tensor) -> torch.Tensor:
-        found = model.model.get_image_features(pixel_values=pixels)
+    def tokens(pixels: np.ndarray) -> torch.Tensor:
+        found = model.model.get_image_features(pixel_values=tower.normalised(pixels, SIZE))
         return getattr(found, "pooler_output", found)
 
     return tokens
@@ -143,18 +150,19 @@ def train_tower(
     model: Any, pictures: Pictures, val: Pictures, steps: int, folder: Path, seed: int
 ) -> tuple[list[float], dict[str, float]]:
     """Train vision tower and projector; returns losses and validation accuracies."""
-    heads = tower.Heads(_WIDTH)
+    heads = tower.Heads(_SPOKEN)
     tokens = picture_tokens(model)
     modules = {
         "tower": model.model.vision_tower,
         "projector": model.model.multi_modal_projector,
         "heads": heads,
     }
-    model.model.vision_tower.embeddings.mask_token = None
+    patches = model.model.vision_tower.embeddings.patch_embeddings.projection
+    tower.start_patches(patches.weight, patches.bias, pictures, SIZE, seed)
     losses = loop.train(
         modules,
-        tower.picture_loss(pictures, tokens, heads, batch=48, seed=seed),
-        loop.Phase("tower", steps, rate=1.5e-3),
+        tower.picture_loss(pictures, tokens, heads, batch=16, seed=seed),
+        loop.Phase("tower", steps, rate=2e-3),
         folder,
         check=lambda: str(tower.accuracy(val, tokens, heads)),
     )
@@ -188,7 +196,7 @@ def train_language(
 def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
     """Train the model and write it to ``folder``."""
     clock = loop.Clock()
-    pictures, val = worlds(recipe, cache, SIZE)
+    pictures, val = worlds(recipe, cache)
     seen_by = {k: v for k, v in asdict(recipe).items() if k != "language_steps"}
     states = cache / f"internvl-{key_of(**seen_by)[:12]}"
     model, processor = build(recipe.seed)

@@ -18,7 +18,7 @@ from torch.nn import functional
 from emolib.demo import texts
 from emolib.demo.pictures import Pictures
 from emolib.demo.texts import Sample
-from emolib.demo.tower import normalised, varied
+from emolib.demo.tower import varied
 from emolib.filtering import parse_similarity
 from emolib.labels import parse_labels
 from emolib.progress import Progress
@@ -113,13 +113,13 @@ def kinds(pictures: Pictures, style: int, shares: dict[str, tuple[float, int]]) 
 
 @torch.no_grad()
 def seen(
-    pictures: Pictures, tokens: Callable[[torch.Tensor], torch.Tensor], seed: int | None
+    pictures: Pictures, tokens: Callable[[np.ndarray], torch.Tensor], seed: int | None
 ) -> torch.Tensor:
     """Compute every picture's tokens once: float16 [clips, frames, tokens, width].
 
     Args:
         pictures: The rendering.
-        tokens: Projected tokens of normalised pictures.
+        tokens: Projected tokens of uint8 pictures.
         seed: Pictures are varied a little first, as in the tower's training; None = as they are.
     """
     rows = []
@@ -129,7 +129,7 @@ def seen(
             flat = pixels.reshape(-1, *pixels.shape[2:])
             if seed is not None:
                 flat = varied(flat, np.random.default_rng((seed, start)))
-            made = tokens(normalised(flat))
+            made = tokens(flat)
             rows.append(made.reshape(*pixels.shape[:2], *made.shape[1:]).to(torch.float16))
             bar.advance(len(pixels))
     return torch.cat(rows)

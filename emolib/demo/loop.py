@@ -1,4 +1,4 @@
-"""One training loop for all nano models: AdamW, warm-up and cosine, goes on after a stop."""
+"""One training loop for all nano models: Muon, AdamW, warm-up, cosine; goes on after a stop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from emolib.demo.muon import Muon
 from emolib.progress import Progress
 
 
@@ -56,38 +57,34 @@ def train(
     file = folder / f"{phase.name}.pt"
     named = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
     parameters = list(dict.fromkeys(named))
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": phase.decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=phase.rate,
-        betas=(0.9, 0.98),
-    )
+    optimizers = _optimizers(modules, parameters, phase)
     start = 0
     losses: list[float] = []
     if file.is_file():
         state = torch.load(file, weights_only=True)
         for name, module in modules.items():
             module.load_state_dict(state["modules"][name])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         start, losses = state["step"], state["losses"]
     for module in modules.values():
         module.train()
     with Progress(phase.name, phase.steps, done=start, unit="step") as bar:
         for step in range(start, phase.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = phase.rate * rate_at(step / phase.steps, phase.warmup)
+            rate = phase.rate * rate_at(step / phase.steps, phase.warmup)
+            for group in (g for optimizer in optimizers for g in optimizer.param_groups):
+                group["lr"] = rate
             loss = loss_at(step)
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             losses.append(float(loss.detach()))
             recent = losses[-50:]
             bar.advance(note=f"loss {sum(recent) / len(recent):.3f}")
             if (step + 1) % phase.save == 0 or step + 1 == phase.steps:
-                _save(file, modules, optimizer, losses)
+                _save(file, modules, optimizers, losses)
                 said = f", {check()}" if check else ""
                 print(f"{phase.name} {step + 1}: loss {sum(recent) / len(recent):.3f}{said}")
                 for module in modules.values():
@@ -95,6 +92,30 @@ def train(
     for module in modules.values():
         module.eval()
     return losses
+
+
+def _optimizers(
+    modules: dict[str, torch.nn.Module], parameters: list[torch.nn.Parameter], phase: Phase
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the blocks, AdamW for all else."""
+    inside = {
+        id(part.weight)
+        for name, module in modules.items()
+        if name != "heads"
+        for part in module.modules()
+        if isinstance(part, torch.nn.Linear)
+    }
+    matrices = [p for p in parameters if id(p) in inside]
+    others = [p for p in parameters if id(p) not in inside]
+    adam = torch.optim.AdamW(
+        [
+            {"params": [p for p in others if p.ndim > 1], "weight_decay": phase.decay},
+            {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=phase.rate,
+        betas=(0.9, 0.98),
+    )
+    return [adam, Muon(matrices, lr=phase.rate, weight_decay=phase.decay)]
 
 
 def ends(losses: list[float]) -> list[float]:
@@ -113,7 +134,7 @@ def rate_at(progress: float, warmup: float) -> float:
 def _save(
     file: Path,
     modules: dict[str, torch.nn.Module],
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     losses: list[float],
 ) -> None:
     states = {name: module.state_dict() for name, module in modules.items()}
@@ -121,7 +142,7 @@ def _save(
     torch.save(
         {
             "modules": states,
-            "optimizer": optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "step": len(losses),
             "losses": losses,
         },

@@ -8,7 +8,7 @@ reads face crops.
 from __future__ import annotations
 
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from emolib.datasets.demo import render, spec, world
+from emolib.datasets.demo import cast, render, spec, world
 from emolib.datasets.demo.expression import unfold
-from emolib.demo.card import Recipe
+from emolib.demo.recipe import Recipe
 from emolib.files import read_json, write_json
 from emolib.hashing import key_of
 from emolib.media.sampling import clip_rng, segment_times
@@ -42,6 +42,8 @@ class World:
         seed: Seed of the world.
         frames: Frames a clip, one at random from each of as many equal parts.
         size: Side of the pictures, pixels.
+        variants: So many clips in a row show the same person in the same place at the same
+            moments, and differ in nothing but what their states cause.
     """
 
     clips: int
@@ -50,6 +52,7 @@ class World:
     seed: int = 1
     frames: int = 6
     size: int = 128
+    variants: int = 1
 
     def __post_init__(self) -> None:
         if self.split not in ("train", "val"):
@@ -57,7 +60,16 @@ class World:
 
     def spec(self, index: int) -> spec.ClipSpec:
         """Give clip ``index``."""
-        return spec.draw(self.seed, self.domain, self.split, index)
+        scene, variant = divmod(index, self.variants)
+        clip = spec.draw(self.seed, self.domain, self.split, scene)
+        if not variant:
+            return clip
+        rng = cast.keyed_rng(self.seed, self.domain, self.split, scene, "variant", variant)
+        return replace(clip, latent=world.draw_latent(rng))
+
+    def is_close(self, index: int) -> bool:
+        """Tell whether a clip is shown as close-ups of the face."""
+        return (index // self.variants) % _EACH_FACE == _EACH_FACE - 1
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def rendered(wanted: World, cache: Path, workers: int = 1) -> Pictures:
         pixels=np.load(folder / "pixels.npy", mmap_mode="r"),
         times=np.load(folder / "times.npy"),
         faces=np.load(folder / "faces.npy"),
-        close=np.arange(wanted.clips) % _EACH_FACE == _EACH_FACE - 1,
+        close=np.array([wanted.is_close(i) for i in range(wanted.clips)]),
     )
 
 
@@ -134,10 +146,10 @@ def clip_pictures(wanted: World, index: int) -> tuple[np.ndarray, np.ndarray, np
     """Render one clip: pictures uint8 [frames, size, size, 3], times, faces [frames, 20]."""
     clip = wanted.spec(index)
     plan = spec.speech(clip)
-    rng = clip_rng(wanted.seed, f"{clip.name}/pictures")
+    rng = clip_rng(wanted.seed, f"{clip.name}/pictures")  # the same for all variants
     times = segment_times(0.0, plan.duration, wanted.frames, rng=rng)
     numbers = np.minimum((times * spec.FPS).astype(int), plan.frames - 1)
-    close = index % _EACH_FACE == _EACH_FACE - 1
+    close = wanted.is_close(index)
     x, y, half = render.head_place(clip)
     side = half * rng.uniform(*_CLOSE)
     x, y = x + rng.uniform(-5, 5), y + rng.uniform(-3, 9)
@@ -160,11 +172,11 @@ def clip_pictures(wanted: World, index: int) -> tuple[np.ndarray, np.ndarray, np
     return np.stack(pictures), times, np.array(faces, np.float32)
 
 
-def worlds(recipe: Recipe, cache: Path, size: int, workers: int = 2) -> tuple[Pictures, Pictures]:
+def worlds(recipe: Recipe, cache: Path, workers: int = 2) -> tuple[Pictures, Pictures]:
     """Render what a recipe learns from and what it is measured on."""
-    common: dict[str, Any] = {"seed": recipe.world_seed, "size": size}
+    common: dict[str, Any] = {"seed": recipe.world_seed}
     return (
-        rendered(World(clips=recipe.clips, **common), cache, workers),
+        rendered(World(clips=recipe.clips, variants=recipe.variants, **common), cache, workers),
         rendered(World(clips=recipe.val_clips, split="val", **common), cache, workers),
     )
 

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from emolib.demo.card import Recipe
+from emolib.demo.recipe import Recipe
 from emolib.nano import ROOT
 
 # Modules with make(recipe, folder, cache): build, train, save.
 MODULES = {
     "internvl": "emolib.demo.internvl",
+    "llava": "emolib.demo.llava",
 }
 
 

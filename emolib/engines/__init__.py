@@ -53,6 +53,10 @@ def _open(params: ModelParams, name: str, adapters: Sequence[Path], cache: Path 
             )
         models = Path("outputs/models") if cache is None else cache
         return ServerEngine(params, name, log=models.parent / "servers" / f"{name}.log")
+    if params.engine == "vllm":
+        from emolib.engines.vllm import VllmEngine
+
+        return VllmEngine(params, name, adapters, cache)
     from emolib.engines.local import LocalEngine
 
     return LocalEngine(params, name, adapters, cache)

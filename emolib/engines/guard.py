@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Iterable
 from typing import Any
 
 _KEY = re.compile("\ue0f0(\\d+)\ue0f1")
@@ -34,6 +35,13 @@ class GuardedTemplate:
         """Drop every kept text, after a batch."""
         self._texts.clear()
         self._used.clear()
+
+    def drop(self, messages: Iterable[dict[str, Any]]) -> None:
+        """Drop the texts that one request's messages stand for."""
+        for message in messages:
+            for key in keys_in(message["content"]):
+                self._texts.pop(key, None)
+                self._used.discard(key)
 
     def encode(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Encode one request and check that every text and image came in exactly once."""

@@ -22,6 +22,7 @@ from emolib.engines.swift_setup import (
     free_memory,
     load_model,
     one_line,
+    shown_name,
     versions,
 )
 from emolib.errors import EngineError, MissingModelError
@@ -50,6 +51,8 @@ class LocalEngine(EngineBase):
         EngineError: the model cannot be loaded.
     """
 
+    _packages: tuple[str, ...] = ("ms-swift", "transformers", "torch")
+
     def __init__(
         self,
         params: ModelParams,
@@ -58,7 +61,7 @@ class LocalEngine(EngineBase):
         cache: Path | None = None,
     ) -> None:
         self.name = name
-        found = find_model(params, cache)
+        found = self._find(params, cache)
         loras = [Path(a).expanduser() for a in params.adapters]
         loras += [Path(a).expanduser() for a in adapters]
         for lora in loras:
@@ -70,11 +73,11 @@ class LocalEngine(EngineBase):
         weights, lora_weights = fingerprint(found.path), [fingerprint(lora) for lora in loras]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations between torch, transformers, swift
-            self._engine = _load(params, found, dtype, loras)
-        self.software = versions("ms-swift", "transformers", "torch")
+            self._engine = self._load(params, found, dtype, loras)
+        self.software = versions(*self._packages)
         self.identity = {
-            "engine": "transformers",
-            "model": params.model if params.model.startswith("tiny:") else found.path.name,
+            "engine": params.engine,
+            "model": shown_name(params, found),
             "weights": weights,
             "adapters": lora_weights,
             "template": self._engine.template.template_meta.template_type,
@@ -83,6 +86,30 @@ class LocalEngine(EngineBase):
             "max_tiles": params.max_tiles,
             "decoding": decoding_identity(params.decoding),
         }
+
+    def _find(self, params: ModelParams, cache: Path | None) -> ModelFolder:
+        return find_model(params, cache)
+
+    def _load(self, params: ModelParams, found: ModelFolder, dtype: str, loras: list[Path]) -> Any:
+        model, processor = load_model(params, found, dtype)
+        from swift.infer_engine import TransformersEngine
+        from swift.tuners import Swift
+
+        for i, lora in enumerate(loras):
+            try:
+                model = Swift.from_pretrained(model, str(lora))
+            except Exception as error:
+                raise EngineError(
+                    f"{lora} does not fit {params.model}: {one_line(error)}"
+                ) from error
+            if i + 1 < len(loras):
+                model = model.merge_and_unload()
+        template = make_template(processor, params, found)
+        engine = TransformersEngine(
+            model, template=template, max_batch_size=params.batch_size, use_hf=True
+        )
+        engine.strict = False  # a request that cannot be encoded becomes its own error
+        return engine
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """See :meth:`emolib.engines.base.Engine.stream`."""
@@ -132,27 +159,16 @@ class LocalEngine(EngineBase):
 
     def _generate(self, batch: list[Request]) -> list[Any]:
         """One response or exception per request."""
-        from swift.infer_engine import InferRequest, RequestConfig
+        from swift.infer_engine import RequestConfig
 
-        template, decoding = self._engine.template, self._decoding
+        decoding = self._decoding
         alternatives = max(request.alternatives for request in batch)
         prepared: list[Any] = []
         seeds: dict[str, int] = {}
         for request in batch:
-            key = template.put(request.prompt)
-            [number] = keys_in(key)
-            seeds[number] = request_seed(decoding.seed, request)
-            media = "<image>" * len(request.images) + "<audio>" * len(request.audio)
-            messages = [{"role": "user", "content": media + key}]
-            if request.system is not None:
-                messages.insert(0, {"role": "system", "content": template.put(request.system)})
-            prepared.append(
-                InferRequest(
-                    messages=messages,
-                    images=[_image(image) for image in request.images],
-                    audios=[wav_bytes(a, request.sample_rate) for a in request.audio],
-                )
-            )
+            key, message = self._prepare(request)
+            seeds[key] = request_seed(decoding.seed, request)
+            prepared.append(message)
         config = RequestConfig(
             max_tokens=decoding.max_new_tokens,
             temperature=0.0,  # ours is added by the hook, see Sampler
@@ -174,7 +190,24 @@ class LocalEngine(EngineBase):
             hook = sample if decoding.temperature > 0 else None
             return list(self._engine._infer(prepared, config, pre_infer_hook=hook))
         finally:
-            template.forget()
+            self._engine.template.forget()
+
+    def _prepare(self, request: Request) -> tuple[str, Any]:
+        """Turn a request into ms-swift's, with the key that stands for its prompt."""
+        from swift.infer_engine import InferRequest
+
+        template = self._engine.template
+        text = template.put(request.prompt)
+        [key] = keys_in(text)
+        media = "<image>" * len(request.images) + "<audio>" * len(request.audio)
+        messages = [{"role": "user", "content": media + text}]
+        if request.system is not None:
+            messages.insert(0, {"role": "system", "content": template.put(request.system)})
+        return key, InferRequest(
+            messages=messages,
+            images=[_image(image) for image in request.images],
+            audios=[wav_bytes(a, request.sample_rate) for a in request.audio],
+        )
 
     def _reply(self, request: Request, answer: Any, seconds: float) -> Reply:
         if isinstance(answer, Exception):
@@ -209,38 +242,25 @@ class LocalEngine(EngineBase):
         return ""
 
 
-def decoding_identity(decoding: Decoding) -> dict[str, object]:
-    """Give the decoding settings an answer depends on: greedy ignores seed and top_p."""
-    settings = decoding.model_dump(mode="json")
-    if decoding.temperature == 0:
-        del settings["seed"], settings["top_p"]
-    return settings
-
-
-def _load(params: ModelParams, found: ModelFolder, dtype: str, loras: list[Path]) -> Any:
-    model, processor = load_model(params, found, dtype)
-    from swift.infer_engine import TransformersEngine
+def make_template(processor: Any, params: ModelParams, found: ModelFolder) -> Any:
+    """Build ms-swift's template of a model, guarded, that refuses what is too long."""
     from swift.template import get_template
-    from swift.tuners import Swift
 
-    for i, lora in enumerate(loras):
-        try:
-            model = Swift.from_pretrained(model, str(lora))
-        except Exception as error:
-            raise EngineError(f"{lora} does not fit {params.model}: {one_line(error)}") from error
-        if i + 1 < len(loras):
-            model = model.merge_and_unload()
     template = get_template(
         processor,
         max_length=params.max_length or None,
         template_type=found.template or None,
         truncation_strategy="raise",
     )
-    engine = TransformersEngine(
-        model, template=guard(template), max_batch_size=params.batch_size, use_hf=True
-    )
-    engine.strict = False  # a request that cannot be encoded becomes its own error
-    return engine
+    return guard(template)
+
+
+def decoding_identity(decoding: Decoding) -> dict[str, object]:
+    """Give the decoding settings an answer depends on: greedy ignores seed and top_p."""
+    settings = decoding.model_dump(mode="json")
+    if decoding.temperature == 0:
+        del settings["seed"], settings["top_p"]
+    return settings
 
 
 def _image(array: np.ndarray) -> Any:

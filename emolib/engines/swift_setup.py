@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emolib import nano
 from emolib.errors import EngineError, MissingDependencyError, MissingModelError
 from emolib.params.schemas import ModelParams
 
@@ -106,17 +107,29 @@ def import_swift(*, allow_download: bool = False) -> None:
 
 
 class _NoFalseAlarm(logging.Filter):
-    """Drops ms-swift's notice that model code will run: :func:`find_model` refuses such code."""
+    """Drops what ms-swift says without cause.
+
+    That model code will run: :func:`find_model` refuses such code. That decord is missing: it
+    gets frames, never a video. That Qwen2-Audio needs transformers below 4.49:
+    :mod:`emolib.engines.swift_repairs` does what is missing above.
+    """
+
+    _ALARMS = (
+        "trust_remote_code=True",
+        'pip install "decord" -U',
+        'pip install "transformers>=4.45,<4.49" -U',
+    )
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "trust_remote_code=True" not in record.getMessage()
+        said = record.getMessage()
+        return not any(alarm in said for alarm in self._ALARMS)
 
 
 def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:
     """Find the folder a model's parameters mean, building tiny ones, fetching if allowed.
 
     Args:
-        params: ``model`` is a folder, a hub id, or "tiny:FAMILY".
+        params: ``model`` is a folder, a hub id, "tiny:FAMILY" or "nano:NAME".
         cache: Where tiny checkpoints are kept; None = ``outputs/models``.
 
     Raises:
@@ -128,6 +141,8 @@ def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:
 
         cache = Path("outputs/models") if cache is None else cache
         path = tiny_folder(params.model.removeprefix(TINY), cache)
+    elif params.model.startswith(nano.PREFIX):
+        path = nano.folder(params.model)
     else:
         path = Path(params.model).expanduser()
         if not path.is_dir():
@@ -144,6 +159,12 @@ def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:
     if not params.template and ("mimo" in path.name.lower() or (path / "args.json").is_file()):
         template = ""
     return ModelFolder(path, model_type, _stored_dtype(config), template)
+
+
+def shown_name(params: ModelParams, found: ModelFolder) -> str:
+    """Name a model in records: a shipped one as it is addressed, any other by its folder."""
+    shipped = params.model.startswith((TINY, nano.PREFIX))
+    return params.model if shipped else found.path.name
 
 
 def _from_hub(params: ModelParams) -> Path:

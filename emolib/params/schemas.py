@@ -111,10 +111,12 @@ class ModelParams(Schema):
     """One model and the engine that runs it.
 
     Attributes:
-        engine: "transformers" (in this process) or "server" (any OpenAI-compatible address).
-        model: Local folder, hub id, or "tiny:internvl" / "tiny:llava" / "tiny:qwen2audio" /
-            "tiny:affectgpt" (some 200,000 to 400,000 random weights of the real architecture,
-            built on first use). For "server" the name the server knows it by.
+        engine: "transformers" or "vllm" (in this process; vLLM must be installed) or "server"
+            (any OpenAI-compatible address).
+        model: Local folder, hub id, "nano:internvl" / "nano:llava" / "nano:affectgpt" (small
+            shipped models that learned the demo world), or "tiny:internvl" / "tiny:llava" /
+            "tiny:qwen2audio" / "tiny:affectgpt" (some 200,000 to 400,000 random weights of the
+            real architecture, built on first use). For "server" the name the server knows it by.
         model_type: ms-swift's model type; "" = found from the folder's config.
         template: ms-swift's template; "" = the model type's own.
         adapters: LoRA folders, applied in order.
@@ -129,7 +131,9 @@ class ModelParams(Schema):
         decoding: See :class:`Decoding`.
         base_url: "server": address up to and including ``/v1``.
         api_key_env: "server": *name* of the environment variable with the key; "" = none.
-        concurrency: "server": requests under way at once.
+        concurrency: "server", "vllm": requests under way at once.
+        gpu_memory: "vllm": share of each GPU's memory it takes.
+        gpus: "vllm": GPUs over which the weights are spread.
         timeout_s: "server": seconds one request may take.
         retries: "server": further tries after 429, 5xx, time-outs and cut connections.
         patience_s: "server": how long one that was lost is waited for before the run stops.
@@ -143,7 +147,7 @@ class ModelParams(Schema):
         allow_download: Allow fetching a hub id; otherwise only what lies on this machine.
     """
 
-    engine: Literal["transformers", "server"] = "transformers"
+    engine: Literal["transformers", "vllm", "server"] = "transformers"
     model: str = Field(min_length=1)
     model_type: str = ""
     template: str = ""
@@ -158,6 +162,8 @@ class ModelParams(Schema):
     base_url: str = ""
     api_key_env: str = ""
     concurrency: int = Field(default=4, ge=1)
+    gpu_memory: float = Field(default=0.9, gt=0, le=1)
+    gpus: int = Field(default=1, ge=1)
     timeout_s: float = Field(default=120.0, gt=0)
     retries: int = Field(default=3, ge=0)
     patience_s: float = Field(default=60.0, ge=0)

@@ -37,6 +37,13 @@ def head_place(spec: ClipSpec) -> tuple[float, float, float]:
     return SIZE * (0.5 + spec.shift), neck + (lowered - 1.27) * _HEAD * spec.zoom, _HEAD * spec.zoom
 
 
+def arm_places(spec: ClipSpec) -> np.ndarray:
+    """Give where elbows and hands are at rest: float64 [4, 2], left before right, in pixels."""
+    gesture = GESTURES[spec.latent.body]
+    pit = SIZE * (0.5 + spec.shift), _NECK_Y + 40 * (spec.zoom - 1)
+    return np.array([*gesture.elbows, *gesture.hands]) * _BODY * spec.zoom + pit
+
+
 def frames(
     spec: ClipSpec, plan: Speech, only: Container[int] | None = None
 ) -> Iterator[np.ndarray]:

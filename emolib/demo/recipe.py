@@ -1,0 +1,28 @@
+"""What a nano model is made from; its card says it again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a nano model is made.
+
+    Attributes:
+        clips: Training clips of the world's domain "base", split "train".
+        variants: So many of them in a row differ in their states alone.
+        val_clips: Clips of its split "val" that the card's scores are measured on.
+        world_seed: Seed of the world.
+        tower_steps: Steps of the vision tower.
+        language_steps: Steps of the language model.
+        seed: Seed of weights, order and draws.
+    """
+
+    clips: int = 8000
+    variants: int = 1
+    val_clips: int = 300
+    world_seed: int = 1
+    tower_steps: int = 2000
+    language_steps: int = 2500
+    seed: int = 0
