@@ -136,8 +136,7 @@ def _predict(args: argparse.Namespace, base: StageParams, chosen: Baselines, roo
         )
     )
     failed = [row for row in rows if row.status == "error"]
-    if args.face:
-        rate = detection_rate(rows)
+    if args.face and (rate := detection_rate(rows))["frames"]:
         print(
             f"\nfaces: found in {rate['frames_with_face']} of {rate['frames']} frames "
             f"({rate['rate']:.0%}); {rate['clips_without_face']} of {rate['clips']} clips have none"
@@ -163,7 +162,9 @@ def _by_affectgpt(
     if not sft.is_affectgpt(model, cache):
         return None
     view: Literal["whole", "face"] = "face" if args.face else "whole"
-    shown, _ = sft.shown_clips(clips, view, FaceParams(size=224), outputs / "faces")
+    shown, faces = sft.shown_clips(clips, view, FaceParams(size=224), outputs / "faces")
+    if faces:
+        print(f"{name}: faces found in {faces['found']} of {faces['frames']} frames")
     with Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger:
         return sft.predict_clips(
             *(shown, model, ledger),
