@@ -58,7 +58,11 @@ def _open(cache: Path, family: str = "internvl", **changes: Any) -> Any:
     return open_engine(params, name=family, cache=cache)
 
 
-@pytest.fixture(scope="module", params=[f for f in sorted(FAMILIES) if "affectgpt" not in f])
+CHATTING = [family for family in sorted(FAMILIES) if "affectgpt" not in family]
+SEEING = [family for family in CHATTING if family != "qwen2audio"]
+
+
+@pytest.fixture(scope="module", params=CHATTING)
 def engine(request: pytest.FixtureRequest, cache: Path) -> Iterator[Any]:
     with _open(cache, request.param) as opened:
         yield opened
@@ -85,6 +89,7 @@ def test_building_and_running_makes_no_network_attempt(tmp_path: Path, no_networ
     assert reply.error is None
 
 
+@pytest.mark.parametrize("engine", SEEING, indirect=True)
 def test_answers(engine: Any) -> None:
     assert isinstance(engine, Engine)
     requests = [
@@ -144,7 +149,11 @@ MARKS = [
 ]
 
 
-@pytest.mark.parametrize("images", [0, 2])
+@pytest.mark.parametrize(
+    ("engine", "images"),
+    [*((family, 0) for family in CHATTING), *((family, 2) for family in SEEING)],
+    indirect=["engine"],
+)
 @pytest.mark.parametrize("text", MARKS)
 def test_prompt_stays_text(engine: Any, text: str, images: int) -> None:
     """Same special ids as a harmless prompt, and the words arrive letter by letter."""
