@@ -109,7 +109,9 @@ def test_runs_alone_under_papermill(stage, tmp_path):
     run_dir = tmp_path / "run"
     small = {"kind": "demo", "clips": 9, "seed": 3, "root": str(tmp_path / "data")}
     extra = tmp_path / "extra.yaml"
-    extra.write_text(json.dumps({"data": small, "run_dir": str(run_dir)}))
+    own = {"lora": {"steps": 6, "batch_size": 2, "save_steps": 3, "learning_rate": 1.0e-3}}
+    own = own if stage == "03_internvl_lora" else {}
+    extra.write_text(json.dumps({"data": small, "run_dir": str(run_dir), **own}))
     done = papermill(ROOT, stage, tmp_path / "out.ipynb", "-f", str(extra))
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((run_dir / "result.json").read_text())

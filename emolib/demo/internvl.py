@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from emolib.demo import language, loop, texts, tower
 from emolib.demo.card import save
 from emolib.demo.language import Speaker
 from emolib.demo.loop import ends
-from emolib.demo.pictures import Pictures, worlds
+from emolib.demo.pictures import Pictures, first, worlds
 from emolib.demo.recipe import Recipe
 from emolib.engines.tiny import CHATML, train_tokenizer
 from emolib.hashing import key_of
@@ -181,12 +180,13 @@ def train_language(
     """Train the language model on the finished tower's tokens; returns losses and agreement."""
     tokens = picture_tokens(model)
     voice = speaker(model, processor)
-    known, fresh = language.seen(pictures, tokens, seed), language.seen(val, tokens, None)
+    known = language.kept(folder, pictures, tokens, seed)
+    fresh = language.seen(val, tokens, None)
     asked = language.kinds(val, STYLE, CHECKS)
     losses = loop.train(
         {"language": voice.language},
         language.answer_loss(voice, known, language.kinds(pictures, STYLE, SHARES), seed),
-        loop.Phase(f"language-{steps}", steps, rate=2e-3, decay=0.02),
+        loop.Phase(f"language-{steps}-{pictures.world.clips}", steps, rate=2e-3, decay=0.02),
         folder,
         check=lambda: str(language.agreement(voice, fresh, asked, 24, seed)),
     )
@@ -197,13 +197,12 @@ def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
     """Train the model and write it to ``folder``."""
     clock = loop.Clock()
     pictures, val = worlds(recipe, cache)
-    seen_by = {k: v for k, v in asdict(recipe).items() if k != "language_steps"}
-    states = cache / f"internvl-{key_of(**seen_by)[:12]}"
+    states = cache / f"internvl-{key_of(**recipe.tower())[:12]}"
     model, processor = build(recipe.seed)
-    args = (pictures, val)
-    seeing, saw = train_tower(model, *args, recipe.tower_steps, states, recipe.seed)
+    seeing, saw = train_tower(model, pictures, val, recipe.tower_steps, states, recipe.seed)
+    known = first(pictures, recipe.language_clips)
     saying, said = train_language(
-        model, processor, *args, recipe.language_steps, states, recipe.seed
+        model, processor, known, val, recipe.language_steps, states, recipe.seed
     )
     facts = {
         "losses": {"tower": ends(seeing), "language": ends(saying)},

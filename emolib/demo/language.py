@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,19 @@ def seen(
             rows.append(made.reshape(*pixels.shape[:2], *made.shape[1:]).to(torch.float16))
             bar.advance(len(pixels))
     return torch.cat(rows)
+
+
+def kept(
+    folder: Path, pictures: Pictures, tokens: Callable[[np.ndarray], torch.Tensor], seed: int
+) -> torch.Tensor:
+    """Do :func:`seen` once: the next call reads what this one left in ``folder``."""
+    file = folder / f"seen-{pictures.world.clips}.pt"
+    if not file.is_file():
+        draft = file.with_suffix(".tmp")
+        torch.save(seen(pictures, tokens, seed), draft)
+        draft.replace(file)
+    found: torch.Tensor = torch.load(file, weights_only=True)
+    return found
 
 
 def answer_loss(
