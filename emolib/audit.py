@@ -26,8 +26,8 @@ _WIDEST = 480  # pixels of a picture on the page
 def draw_sample(pairs: Sequence[Pair], size: int, *, threshold: float, seed: int) -> list[Pair]:
     """Draw pairs to look at: half of those the rule keeps, half of those it drops.
 
-    Pairs without a score are not drawn. Where one half has too few, the other gives more. The
-    order is random, so that the page does not tell which half a pair is from.
+    Where one half has too few, the other gives more; when both have, pairs without a score fill
+    up. The order is random, so that the page does not tell which half a pair is from.
 
     Args:
         pairs: Judged pairs.
@@ -48,6 +48,9 @@ def draw_sample(pairs: Sequence[Pair], size: int, *, threshold: float, seed: int
         for side, count in zip(sides, wanted, strict=True)
         for i in rng.choice(len(side), size=min(count, len(side)), replace=False)
     ]
+    rest = [p for p in pairs if p.similarity is None]
+    filling = min(len(rest), size - len(drawn))
+    drawn += [rest[i] for i in rng.choice(len(rest), size=filling, replace=False)] if rest else []
     return [drawn[i] for i in rng.permutation(len(drawn))]
 
 
@@ -131,13 +134,14 @@ def _article(number: int, pair: Pair) -> str:
         f"<h2>Caption {place}</h2><p>{html.escape(text)}</p>"
         for place, text in enumerate(pair.texts, start=1)
     )
+    score = "no score" if pair.similarity is None else f"{pair.similarity:.4g}"
     marks = "".join(
         f"<label><input type=radio name=m{number} value={mark}> {mark}</label>" for mark in MARKS
     )
     return (
         f"<article data-id='{html.escape(pair.id, quote=True)}'><div>{_picture(Path(pair.image))}"
         f"</div><div>{captions}<fieldset>{marks}<input type=text placeholder=note></fieldset>"
-        f"<p class=score>Judge: {pair.similarity:.4g}. {html.escape(pair.answer[:300])}<br>"
+        f"<p class=score>Judge: {score}. {html.escape(pair.answer[:300])}<br>"
         f"{html.escape(' and '.join(pair.models))}, {html.escape(pair.clip)}#{pair.index}</p>"
         "</div></article>"
     )

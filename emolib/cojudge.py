@@ -91,7 +91,7 @@ def _prediction(
 ) -> Prediction:
     asked = row is not None
     row = row or {"text": "[]", "error": None, "finish_reason": "", "seconds": 0.0}
-    parsed = parse_labels(row["text"])
+    parsed = parse_labels(row["text"], cut=row["finish_reason"] == "length")
     said = dict.fromkeys(group_of(label) for label in parsed.labels if normalise(label))
     labels = tuple(found[group].label() for group in said if group in found)
     error = row["error"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import stat
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -35,10 +37,12 @@ def sha_file(path: Path) -> str:
     time stamp stay the same.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is no file (reading a pipe would wait for ever).
     """
-    stat = path.stat()
-    return _sha_file(str(path.absolute()), stat.st_size, stat.st_mtime_ns)
+    state = path.stat()
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return _sha_file(str(path.absolute()), state.st_size, state.st_mtime_ns)
 
 
 @lru_cache(maxsize=100_000)

@@ -252,7 +252,10 @@ def _from_prose(text: str) -> tuple[str, ...]:
 
 
 def _flatten(value: object) -> list[str] | None:
-    """Strings of a decoded JSON list (nested at most once) or of an object's only list."""
+    """Strings of a decoded JSON list (nested at most once) or of an object's only list.
+
+    Of objects in a list, such as ``{"label": "happy", "score": 0.9}``, the only text counts.
+    """
     if isinstance(value, dict):
         found = [[v] if isinstance(v, str) else v for v in value.values()]
         lists = [v for v in value.values() if isinstance(v, list)] or found
@@ -260,11 +263,30 @@ def _flatten(value: object) -> list[str] | None:
     if not isinstance(value, list):
         return None
     flat = [x for v in value for x in (v if isinstance(v, list) else [v])]
+    for i, item in enumerate(flat):
+        if isinstance(item, dict):
+            texts = [x for x in item.values() if isinstance(x, str)]
+            flat[i] = texts[0] if len(texts) == 1 else None
     return flat if all(isinstance(x, str) for x in flat) else None
 
 
-def _tolerant(text: str) -> tuple[tuple[str, ...], Status]:
-    text = re.sub(r"<think>.*?</think>", " ", text, flags=re.DOTALL | re.IGNORECASE)
+_THINKING = re.compile(r"<think>.*?(?:</think>|$)|^.*?</think>", re.DOTALL | re.IGNORECASE)
+_SEPARATORS = r"\[,;|/\n、，；"
+
+
+def _without_half_word(text: str) -> str:
+    """Drop what stands after the last separator, unless a bracket or its quote closes it."""
+    last = re.search(rf"[{_SEPARATORS}][^{_SEPARATORS}\]】]*$", text)
+    if last is None:
+        return text
+    item = _uniform(last.group()[1:]).strip()
+    closed = len(item) > 1 and item[0] in "\"'" and item[-1] == item[0]
+    return text if closed else text[: last.start() + 1]
+
+
+def _tolerant(text: str, cut: bool) -> tuple[tuple[str, ...], Status]:
+    text = _THINKING.sub(" ", text)
+    text = _without_half_word(text) if cut else text
     text = _uniform(re.sub(r"```\w*", " ", text)).strip()
     if not text.strip(_EDGE) or text.strip(_EDGE).lower() in _NOTHING:
         return (), "empty"
@@ -277,6 +299,8 @@ def _tolerant(text: str) -> tuple[tuple[str, ...], Status]:
             return _from_items(items)
         if isinstance(decoded, dict):
             return (), "unparsed"
+        if text[0] == "{":  # JSON that breaks off: its keys are no labels
+            text = re.sub(r"""["'][\w -]*["']\s*:|^\{""", " ", text)
     bracketed = _from_brackets(text)
     if bracketed is not None and bracketed[0]:
         return bracketed[0], "ok" if bracketed[1] else "repaired"
@@ -323,12 +347,14 @@ def _mer2025(text: str) -> tuple[tuple[str, ...], Status]:
     return labels, "ok" if labels else "empty"
 
 
-def parse_labels(text: object, mode: Mode = "tolerant") -> ParsedLabels:
+def parse_labels(text: object, mode: Mode = "tolerant", *, cut: bool = False) -> ParsedLabels:
     r"""Read the emotion labels out of one answer or table cell.
 
     Args:
         text: A string, None, NaN, or a list, tuple, set or array of strings.
         mode: "tolerant", or an official parser ("mer2024", "mer2025").
+        cut: The answer ended at its token limit (finish reason "length"): tolerant mode then
+            leaves out the last word of a list that nothing closes, which may be half a word.
 
     Returns:
         See :class:`ParsedLabels`. Never raises on bad text: its status says what it was.
@@ -359,6 +385,8 @@ def parse_labels(text: object, mode: Mode = "tolerant") -> ParsedLabels:
         return ParsedLabels(labels, status, repr(text))
     if not isinstance(text, str):
         return ParsedLabels((), "unparsed", repr(text))
-    parser = {"tolerant": _tolerant, "mer2024": _mer2024, "mer2025": _mer2025}[mode]
-    labels, status = parser(text)
+    if mode == "tolerant":
+        labels, status = _tolerant(text, cut)
+    else:
+        labels, status = (_mer2024 if mode == "mer2024" else _mer2025)(text)
     return ParsedLabels(labels, status, text)

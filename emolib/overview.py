@@ -117,9 +117,8 @@ def _constant(name: str, score: Mapping[str, Any], stage: str) -> Row:
     return Row(name, score["n"], grouping, "Avg", _FIRST, "no model", best["avg"], more)
 
 
-def _theirs(one: Published) -> Row:
-    metric, value = ("Avg", one.avg) if one.avg is not None else ("F1", one.f1)
-    assert value is not None, f"{one.system}: neither Avg nor F1 is published"
+def _theirs(one: Published) -> list[Row]:
+    """A row a metric: some authors print the one, some the other."""
     more: dict[str, Cell] = {
         "accuracy": one.accuracy,
         "recall": one.recall,
@@ -127,7 +126,11 @@ def _theirs(one: Published) -> Row:
         "source": one.source,
     }
     system = f"{one.system}, {one.input}" if one.input else one.system
-    return Row(one.set, one.n, one.grouping, metric, system, "published", value, more)
+    return [
+        Row(one.set, one.n, one.grouping, metric, system, "published", value, more)
+        for metric, value in (("Avg", one.avg), ("F1", one.f1))
+        if value is not None
+    ]
 
 
 def overview(folders: Sequence[Path], theirs: Iterable[Published] | None = None) -> dict[str, Any]:
@@ -143,7 +146,9 @@ def overview(folders: Sequence[Path], theirs: Iterable[Published] | None = None)
     once: dict[tuple[object, ...], Row] = {}
     for row in ours:
         once.setdefault((*row.block, row.system, row.value), row)
-    rows = [*once.values(), *map(_theirs, published(None) if theirs is None else theirs)]
+    rows = list(once.values())
+    for one in published(None) if theirs is None else theirs:
+        rows += _theirs(one)
     blocks = list(dict.fromkeys(row.block for row in rows))  # ours first, then as published
     rows.sort(key=lambda row: (blocks.index(row.block), -row.value))
     cells = [_cells(row) for row in rows]

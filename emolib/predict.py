@@ -167,7 +167,7 @@ def _with_crops(images: Sequence[np.ndarray], crops: Sequence[FaceCrop]) -> list
 
 
 def _prediction(name: str, system: str, engine: Engine, row: Mapping[str, Any]) -> Prediction:
-    parsed = parse_labels(row["text"])
+    parsed = parse_labels(row["text"], cut=row["finish_reason"] == "length")
     return Prediction(
         name=name,
         system=system,

@@ -57,9 +57,14 @@ class Published:
 
     @property
     def avg(self) -> float | None:
-        """Mean of accuracy and recall: printed, or else formed from the two if both are."""
+        """Mean of accuracy and recall: printed, or else formed from the two if both are.
+
+        None is formed of wheel scores, which are ranked by F alone.
+        """
         if "avg" in self.values or self.accuracy is None or self.recall is None:
             return self.values.get("avg")
+        if "wheel" in self.grouping:
+            return None
         return round((self.accuracy + self.recall) / 2, 4)
 
 

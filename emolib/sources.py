@@ -17,9 +17,9 @@ from emolib.params.stages import Baselines, StageParams
 def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
     """Identify what the parameters name outside the run folders, as far as it exists.
 
-    The table of words and labels and stored groups count by content, videos by name and size,
-    the weights of the models the stage uses by name, size and time stamp: nothing large is
-    read. Generated clips and "tiny:" models follow from parameters and code.
+    Tables of words and labels, recorded splits and stored groups count by content, videos by
+    name and size, the weights of the models the stage uses by name, size and time stamp:
+    nothing large is read. Generated clips and "tiny:" models follow from parameters and code.
 
     Cost: one directory listing a folder and one stat a file.
 
@@ -31,7 +31,7 @@ def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
         Name -> hash; names hold a colon, so they are never a parameter's.
     """
     found: dict[str, str] = {}
-    if params.data.kind == "folder":
+    if params.data.kind != "demo":
         found |= _data(root, params.data)
     if groups := getattr(params, "groups", ""):
         path = root / Path(groups).expanduser()
@@ -55,9 +55,33 @@ def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
     return found
 
 
+# What label, word and split files of the data sets end in.
+TABLES = {".csv", ".json", ".npz", ".xlsx", ".tsv", ".txt"}
+_LARGEST = 2**26  # bytes; a larger one is features, not labels
+
+
 def _data(root: Path, data: DataParams) -> dict[str, str]:
     folder = root / Path(data.root).expanduser()
-    media: list[tuple[str, int]] = []
+    media = _listing(folder)
+    if data.videos and (elsewhere := root / Path(data.videos).expanduser()).is_dir():
+        media += _listing(elsewhere)
+    found = {"data:files": key_of(files=sorted(media))}
+    for name in ("table", "subtitles", "split_file"):
+        given = Path(getattr(data, name)).expanduser()
+        for path in (root / given, folder / given):
+            if getattr(data, name) and path.is_file():
+                found[f"data:{name}"] = sha_file(path)
+                break
+    if data.kind != "folder":  # a published set's own tables: in its folder or one below
+        own = [p for p in (*folder.glob("*"), *folder.glob("*/*")) if p.suffix.lower() in TABLES]
+        small = (p for p in own if p.is_file() and p.stat().st_size <= _LARGEST)
+        found["data:own"] = sha_files(small, folder)
+    return found
+
+
+def _listing(folder: Path) -> list[tuple[str, int]]:
+    """Name and size of every file below a folder; links are followed, but not in circles."""
+    files: list[tuple[str, int]] = []
     seen: set[Path] = set()
     for where, below, names in os.walk(folder, followlinks=True):
         real = Path(where).resolve()
@@ -65,16 +89,9 @@ def _data(root: Path, data: DataParams) -> dict[str, str]:
         for name in () if real in seen else names:
             file = Path(where) / name
             if not name.startswith(".") and file.is_file():
-                media.append((ascii(str(file.relative_to(folder))), file.stat().st_size))
+                files.append((ascii(str(file.relative_to(folder))), file.stat().st_size))
         seen.add(real)
-    found = {"data:files": key_of(files=sorted(media))}
-    if data.table:
-        given = Path(data.table).expanduser()
-        for table in (root / given, folder / given):
-            if table.is_file():
-                found["data:table"] = sha_file(table)
-                break
-    return found
+    return files
 
 
 def _used_models(params: StageParams) -> list[str]:

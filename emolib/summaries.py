@@ -19,6 +19,7 @@ from emolib.extraction import chinese_words, extract_labels
 from emolib.inference import Task, ask
 from emolib.labels import parse_labels
 from emolib.ledger import Ledger
+from emolib.models.affectgpt.prompts import stated_labels
 from emolib.predict import Prediction
 
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -34,7 +35,10 @@ _CONCLUDES = re.compile(
 
 
 def from_text(text: str) -> tuple[tuple[str, ...], str]:
-    """Labels of an answer: its list if it ends in one, else the emotion words of its conclusion.
+    """Labels of an answer: its list if it is one, else the emotion words of its conclusion.
+
+    A list is what :func:`emolib.labels.parse_labels` reads as one, and the answer in which
+    AffectGPT of 2025 names labels without describing anything.
 
     English and Chinese; labels are English (:func:`in_english`).
 
@@ -45,10 +49,11 @@ def from_text(text: str) -> tuple[tuple[str, ...], str]:
         (labels, how): "lexicon" where words of sentences were taken, else the status of
         :func:`emolib.labels.parse_labels`.
     """
-    parsed = parse_labels(text)
+    stated = stated_labels(text)
+    parsed = parse_labels(text if stated is None else f"[{stated}]")
     labels = in_english(parsed.labels)
     # A short Chinese sentence passes for a list ("他说"): without brackets, a word must be known.
-    listed = not all(map(_CHINESE.search, labels)) or (labels and re.search(r"[\[【]", text))
+    listed = not all(map(_CHINESE.search, labels)) or (labels and re.search(r"[\[【]", parsed.raw))
     if listed or parsed.status == "empty":
         return labels, parsed.status
     sentences = [s for s in _SENTENCE.split(text) if s.strip()]
@@ -110,7 +115,7 @@ def _summarised(
 ) -> Prediction:
     if row is None:
         return replace(prediction, system=system, labels=())
-    parsed = parse_labels(row["text"])
+    parsed = parse_labels(row["text"], cut=row["finish_reason"] == "length")
     summary = {"text": row["text"], "prompt": prompts.EXTRACT.sha, "model": dict(engine.identity)}
     return replace(
         prediction,

@@ -31,9 +31,9 @@ from emolib.models.affectgpt import (  # noqa: E402
 )
 from emolib.models.affectgpt.frames import random_crop, sample_indices  # noqa: E402
 from emolib.models.affectgpt.prompts import (  # noqa: E402
+    ALL_PRESETS,
     AUDIO,
     IMAGE_QUESTIONS,
-    PRESETS,
     VIDEO,
     build_prompt,
     next_turn,
@@ -216,7 +216,7 @@ def test_the_papers_prompt_is_the_one_all_systems_share():
     assert build_prompt("paper", subtitle=SUBTITLE) == shared_prompt
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS))
+@pytest.mark.parametrize("preset", sorted(ALL_PRESETS))
 @pytest.mark.parametrize("subtitle", [None, "", "Oh no!"])
 @pytest.mark.parametrize("audio", [False, True])
 @pytest.mark.parametrize("video", [False, True])
@@ -224,6 +224,7 @@ def test_what_is_absent_leaves_no_trace(preset, video, audio, subtitle):
     text = build_prompt(preset, video=video, audio=audio, subtitle=subtitle)
     assert text.count(VIDEO) == text.count("open your eyes") == video
     assert text.count(AUDIO) == text.count("open your ears") == audio
+    assert text.count("<MultiHere>") == (preset == "fused-2025" and video and audio)
     assert text.count("<Subtitle>") == (subtitle is not None)
     evidence = text.partition("Now answer my question based on ")[2]
     if evidence:

@@ -120,8 +120,8 @@ def test_cached_features_take_the_place_of_media(world, template, tmp_path, monk
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"videos": []}, "1 <ImageHere> in the text and 0 videos"),
-        ({"audios": []}, "1 <AudioHere> in the text and 0 audios"),
+        ({"videos": []}, "<ImageHere> occurs 1 times in the text, but no video"),
+        ({"audios": []}, "<AudioHere> occurs 1 times in the text, but no audio"),
         ({"messages": [{"role": "user", "content": "a"}] * 2, "videos": []}, "expected user and"),
     ],
 )

@@ -27,7 +27,8 @@ def test_the_sample_holds_both_sides_seeded_and_shuffled():
     assert drawn == audit.draw_sample(PAIRS, 20, threshold=0.9, seed=0)
     assert drawn != audit.draw_sample(PAIRS, 20, threshold=0.9, seed=1)
     assert {p.similarity for p in drawn[:5]} != {0.95}
-    assert len(audit.draw_sample(PAIRS, 1000, threshold=0.9, seed=0)) == 40
+    assert all(p.similarity is not None for p in drawn)
+    assert len(audit.draw_sample(PAIRS, 1000, threshold=0.9, seed=0)) == 41
     assert audit.draw_sample([], 10, threshold=0.9, seed=0) == []
     assert audit.draw_sample(PAIRS, 0, threshold=0.9, seed=0) == []
 
@@ -36,13 +37,14 @@ def test_the_page_stands_alone_and_captions_cannot_act(tmp_path):
     picture = FrameStore(tmp_path / "images").put(np.full((90, 900, 3), 128, np.uint8))
     texts = ("<script>alert(1)</script>", "a 'quoted' & \"odd\" text")
     shown = Pair("c'<x>", 0, str(picture), ("a", "b"), texts, 0.9, answer="</article>")
-    lost = pair(1, 0.5)
+    lost = pair(1, None)
     page = audit.write_page(tmp_path / "audit.html", [shown, lost], title="T & <t>").read_text()
     assert page.count("<script>") == 1
     assert "alert(1)&lt;/script" in page
     assert page.count("</article>") == 2
     assert page.count("data:image/jpeg;base64,") == 1
     assert "1.png: cannot be read" in page
+    assert "Judge: no score" in page
     assert not re.search(r"(?:src|href)=['\"](?!data:)", page), "needs no other file and no network"
     assert page.count("<input type=radio") == 2 * len(audit.MARKS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -352,7 +353,10 @@ def test_one_table_ranks_within_blocks_only(tmp_path):
         assert values == sorted(values, reverse=True)
     kinds = {b: {r["kind"] for r, c in zip(rows, blocks, strict=True) if c == b} for b in blocks}
     assert all(found == {"published"} for b, found in kinds.items() if not b[0].startswith("demo"))
-    assert len([r for r in rows if r["kind"] == "published"]) == len(published.published(None))
+    named = {r["system"] for r in rows if r["kind"] == "published"}
+    assert all(any(r.system in name for name in named) for r in published.published(None))
+    by_f1 = [r["system"] for r in rows if r["metric"] == "F1" and r["n"] == 332]
+    assert by_f1.index("SALMONN + mPLUG-Owl, audio, frames") < by_f1.index("GPT-4V, frames")
 
 
 def test_report_prints_and_writes_the_one_table(tmp_path, monkeypatch, capsys):
@@ -397,3 +401,23 @@ def test_doctor_lists_the_baselines(capsys):
     text = capsys.readouterr().out
     assert "salmonn_mplug_owl" in text
     assert "no key: set OPENAI_API_KEY" in text or "gpt_4v" in text
+
+
+def test_tables_of_the_docs_are_the_record():
+    text = (ROOT / "docs/baselines.md").read_text(encoding="utf-8")
+    record = json.loads((ROOT / "outputs/record/mllm_outputs.json").read_text(encoding="utf-8"))
+    assert record["command"] in text
+    blocks = re.findall(r"<!-- record: (\w+)/(\w+) -->\n(.*?)\n\n", text, re.DOTALL)
+    assert len(blocks) == 3
+    for where, view, table in blocks:
+        found = record[where][view]
+        assert f"n = {found['n']}" in table.splitlines()[0]
+        for line in table.splitlines()[2:]:
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            row = found["systems"].get(name, found["best_constant_list"])
+            numbers = [row[m] for m in ("accuracy", "recall", "avg", "f1")]
+            assert [cells[i] for i in (0, 1, 2, 4)] == [f"{x:.3f}" for x in numbers], name
+            if name in found["systems"]:
+                for at, metric in ((3, "avg"), (5, "f1")):
+                    low, high = row[f"ci95_{metric}"]
+                    assert cells[at] == f"{low:.3f} to {high:.3f}", name

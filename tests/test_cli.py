@@ -6,6 +6,7 @@ import csv
 import html
 import json
 import re
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,6 +14,7 @@ import pytest
 
 from emolib import runs
 from emolib.__main__ import COMMANDS, build_parser, main
+from emolib.params import ModelParams
 from emolib.params.stages import StageParams
 from emolib.report import format_table, table
 from tests.fakes import FakeEngine
@@ -248,3 +250,18 @@ def test_a_profiles_paths_begin_at_the_project_root(tmp_path, monkeypatch, capsy
     out = tmp_path / "o.jsonl"
     assert main(["predict", str(root / "clips"), "--profile", "p", "--out", str(out)]) == 0
     assert opened == [True]
+
+
+@pytest.mark.parametrize(
+    ("model", "state"),
+    [
+        ({"engine": "vllm", "model": "weights/m"}, "no vLLM in this environment"),
+        ({"engine": "server", "model": "m", "launch": ["no-such-vllm"]}, "no program"),
+        ({"engine": "server", "model": "m", "api_key_env": "NO_SUCH_KEY"}, "no key: set NO_SUCH"),
+        ({"engine": "server", "model": "m", "launch": [sys.executable]}, "ok"),
+    ],
+)
+def test_doctor_looks_for_what_an_engine_needs(tmp_path, model, state):
+    from emolib.cli.doctor import _model
+
+    assert _model(tmp_path, ModelParams(**model))[1].startswith(state)

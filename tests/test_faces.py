@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from emolib.errors import DataError, MissingModelError, RunError
+from emolib.media import detectors
 from emolib.media import store as storing
-from emolib.media.detectors import Face
+from emolib.media.detectors import Face, LandmarkDetector
 from emolib.media.faces import FaceParams, crop_face, crop_faces, face_record, open_detector
 from emolib.media.store import FrameStore, read_picture
 from emolib.media.video import picture_sha, sample_frames
@@ -193,12 +195,18 @@ def test_missing_weights_are_named(tmp_path: Path) -> None:
 def test_landmarks_become_eyes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch", reason="needs: pip install 'emolib[train]'")
     asked: dict[str, object] = {}
+    sizes: list[tuple[int, ...]] = []
 
     class Net:
         def __init__(self, kind: object, **options: object) -> None:
             asked.update(options)
             boxes = [[10, 10, 30, 30, 0.99], [50, 40, 110, 100, 0.9], [0, 0, 9, 9, 0.2]]
-            self.face_detector = types.SimpleNamespace(detect_from_image=lambda image: boxes)
+            self.face_detector = types.SimpleNamespace(
+                detect_from_image=lambda image: boxes,
+                detect_from_batch=lambda stack: (
+                    sizes.append(tuple(stack.shape)) or [boxes] * len(stack)
+                ),
+            )
 
         def get_landmarks_from_image(self, image: object, detected_faces: list) -> list:
             shapes = []
@@ -221,6 +229,56 @@ def test_landmarks_become_eyes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [face.box for face in faces] == [(50, 40, 110, 100), (10, 10, 30, 30)]
     assert faces[0].eyes == (pytest.approx((68, 64)), pytest.approx((92, 64)))
     assert (asked["device"], asked["flip_input"], asked["compile"]) == ("cpu", False, False)
+    params = FaceParams(detector="face_alignment", weights=str(tmp_path), batch=2)
+    small, large = np.zeros((120, 120, 3), np.uint8), np.zeros((130, 140, 3), np.uint8)
+    crops = crop_faces([small, large, small, small], params)
+    assert sizes == [(2, 3, 120, 120), (1, 3, 120, 120), (1, 3, 130, 140)]
+    assert asked["max_batch_size"] == 2
+    assert [crop.box for crop in crops] == [(50, 40, 110, 100)] * 4
+
+
+def test_a_detector_is_opened_once_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[FaceParams] = []
+    monkeypatch.setattr(
+        detectors, "open_detector", lambda params: opened.append(params) or Fixed(*([[]] * 9))
+    )
+    params = FaceParams(size=77)
+    frame = np.zeros((60, 60, 3), np.uint8)
+    for _ in range(3):
+        crop_faces([frame], params)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(crop_faces, [frame], params).result()
+    assert opened == [params, params]
+
+
+def test_batches_find_what_single_pictures_show() -> None:
+    """S3FD's own batch code, random weights: the same boxes, whatever else is in the batch."""
+    torch = pytest.importorskip("torch", reason="needs: pip install 'emolib[train]'")
+    face_alignment = pytest.importorskip("face_alignment", reason="needs: emolib[train]")
+    from face_alignment.detection.sfd.net_s3fd import s3fd
+    from face_alignment.detection.sfd.sfd_detector import SFDDetector
+
+    torch.manual_seed(0)
+    finder = SFDDetector.__new__(SFDDetector)
+    finder.device, finder.filter_threshold = "cpu", 0.5
+    finder.face_detector = s3fd().eval()
+    net = types.SimpleNamespace(
+        face_detector=finder,
+        get_landmarks_from_image=lambda image, detected_faces: [
+            np.full((68, 2), box[0], np.float32) for box in detected_faces
+        ],
+    )
+    detector = LandmarkDetector.__new__(LandmarkDetector)
+    detector.net, detector.min_score, detector.batch = net, 0.5, 3
+    assert face_alignment.__version__
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(4)]
+    together, alone = detector.detect_many(images), [detector.detect(image) for image in images]
+    assert [len(faces) for faces in together] == [len(faces) for faces in alone]
+    assert all(alone), "random weights see faces everywhere; else this compares nothing"
+    for some, others in zip(together, alone, strict=True):
+        for one, other in zip(some, others, strict=True):
+            assert one.box == pytest.approx(other.box, abs=0.5)
 
 
 def test_store_keeps_pixels_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pytest
@@ -32,6 +33,18 @@ SHAPES = [
     ('["calm"] or ["thoughtful"]', ["calm", "thoughtful"], "repaired"),
     ('["happy", "sad', ["happy", "sad"], "repaired"),
     ("[happy", ["happy"], "repaired"),
+    ('{"emotions": ["happy", "sad', ["happy", "sad"], "repaired"),
+    ('{"emotions": ["happy"], "reason": "he [smi', ["happy"], "repaired"),
+    (
+        '{"emotions": [{"label": "happy", "score": 0.9}, {"label": "sad"',
+        ["happy", "sad"],
+        "repaired",
+    ),
+    ('{"emotions": [{"label": "happy", "score": 0.9}]}', ["happy"], "ok"),
+    ('[{"emotion": "happy"}, {"emotion": "sad"}]', ["happy", "sad"], "ok"),
+    ('{"emotions": [', [], "empty"),
+    ('<think>At first ["angry"], but', [], "empty"),
+    ('At first ["angry"], but</think>sad', ["sad"], "repaired"),
     ("【开心，难过】", ["开心", "难过"], "repaired"),
     ("['happy', 'happy']", ["happy"], "repaired"),
     # the list among prose
@@ -190,3 +203,35 @@ def test_a_python_list_reads_back_as_itself(labels, write):
 def test_a_set_is_read_in_a_fixed_order():
     found = parse_labels({"sad", "happy"})
     assert (list(found.labels), found.status) == (["happy", "sad"], "ok")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ('["happy", "sad", "wor', ["happy", "sad"]),
+        ('["happy", "sad"', ["happy", "sad"]),
+        ('["happy", "sad"]', ["happy", "sad"]),
+        ('["happy", "don\'t bel', ["happy"]),
+        ("[happy, sad, wor", ["happy", "sad"]),
+        ("[happy", []),
+        ('{"emotions": ["happy", "sa', ["happy"]),
+        ("Emotions: happy, sad, wor", ["happy", "sad"]),
+        ("【开心，难", ["开心"]),
+        ('["happy"]["happy"]["hap', ["happy"]),
+        ("The person seems to be very hap", []),
+        ("", []),
+    ],
+)
+def test_half_a_word_at_the_token_limit_is_no_label(text, labels):
+    assert list(parse_labels(text, cut=True).labels) == labels
+
+
+@given(st.lists(st.sampled_from(["happy", "sad", "self-doubt", "don't care", "难过"]), min_size=1))
+def test_a_whole_list_loses_nothing_at_the_token_limit(labels):
+    text = f"He smiles, slowly. {json.dumps(labels, ensure_ascii=False)}"
+    assert parse_labels(text, cut=True) == parse_labels(text)
+
+
+@given(st.text("[]\"',，a bc\n{}<>/", max_size=40))
+def test_cut_text_never_raises(text):
+    parse_labels(text, cut=True)

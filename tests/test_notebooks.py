@@ -103,15 +103,19 @@ def papermill(root: Path, stage: str, out: Path, *options: str) -> subprocess.Co
         "04_affectgpt_sft",
         "05_face_crop_ablation",
         "06_discriminative_model",
+        "08_baselines",
     ],
 )
 def test_runs_alone_under_papermill(stage, tmp_path):
     run_dir = tmp_path / "run"
     small = {"kind": "demo", "clips": 9, "seed": 3, "root": str(tmp_path / "data")}
     extra = tmp_path / "extra.yaml"
-    own = {"lora": {"steps": 6, "batch_size": 2, "save_steps": 3, "learning_rate": 1.0e-3}}
-    own = own if stage == "03_internvl_lora" else {}
-    extra.write_text(json.dumps({"data": small, "run_dir": str(run_dir), **own}))
+    small_lora = {"steps": 6, "batch_size": 2, "save_steps": 3, "learning_rate": 1.0e-3}
+    fewer = {
+        "03_internvl_lora": {"lora": small_lora},
+        "08_baselines": {"systems": ["qwen2_audio_llava"]},
+    }.get(stage, {})
+    extra.write_text(json.dumps({"data": small, "run_dir": str(run_dir), **fewer}))
     done = papermill(ROOT, stage, tmp_path / "out.ipynb", "-f", str(extra))
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((run_dir / "result.json").read_text())

@@ -257,6 +257,25 @@ def test_changed_clips_words_and_weights_make_a_run_out_of_date(project):
     assert len(set(keys)) == 4
 
 
+@pytest.mark.parametrize("file", ["check-openset.csv", "label-transcription.csv", "split.json"])
+def test_changed_labels_of_a_published_set_make_a_run_out_of_date(project, file):
+    from emolib.params import DataParams
+    from emolib.params.stages import DataCheck
+    from emolib.sources import source_hashes
+
+    root = project / "mer"
+    (root / "video").mkdir(parents=True)
+    for name in ("check-openset.csv", "label-transcription.csv"):
+        (root / name).write_text("name,openset\na,[happy]\n")
+    (project / "split.json").write_text("{}")
+    data = DataParams(kind="mer2024-ov", root="mer", split_file="split.json")
+    params = DataCheck(profile="p", data=data)
+    first = source_hashes(project, params)
+    changed = project / file if file == "split.json" else root / file
+    changed.write_text(changed.read_text().replace("happy", "sorry") + " ")
+    assert source_hashes(project, params) != first
+
+
 def test_changed_groups_make_a_run_out_of_date(project):
     from emolib.params.stages import FaceAblation
     from emolib.sources import source_hashes

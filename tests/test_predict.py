@@ -144,7 +144,8 @@ def test_both_shows_a_crop_after_each_frame_that_has_a_face(tmp_path, clips, mon
             self.n += 1
             return [Face((8.0, 8.0, 40.0, 40.0), 1.0)] if self.n % 2 else []
 
-    monkeypatch.setattr(faces, "open_detector", lambda params: EveryOther())
+    finder = EveryOther()
+    monkeypatch.setattr(faces, "shared_detector", lambda params: finder)
     rows, engine = ask(clips[:1], tmp_path, view="both", face=FaceParams(size=64))
     whole, crop = (HEIGHT, WIDTH, 3), (64, 64, 3)
     assert [i.shape for i in engine.seen[0].images] == [whole, crop, whole] * 3

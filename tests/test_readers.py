@@ -285,6 +285,10 @@ def test_minigpt4(tmp_path):
         ("输入：你好", "你好"),
         ("Address: Beijing", "Address: Beijing"),
         ("The input is big", "The input is big"),
+        ("Input: He smile. Output: He smiles.", "He smiles."),
+        ("Input: He smiles. Output:", "He smiles."),
+        ("Input: He smiles.Output: He is glad.", "He is glad."),
+        ("He reads the output: nothing.", "He reads the output: nothing."),
         ("input:", None),
         (None, None),
     ],
@@ -434,6 +438,7 @@ def test_real_emer(language):
     assert {clip.name for clip in v2.items} == labels
     start = {"english": "In the vi", "chinese": "在视频中"}[language]
     assert all((clip.description or "").startswith(start) for clip in v2.items)
+    assert not any("Output:" in (clip.description or "") for clip in v2.items)
     stripped = found(v2, "note", "Input:")
     assert stripped == ([88] if language == "english" else [])
     v1 = read("emer-v1", root, media="none", language=language)

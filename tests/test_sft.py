@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ pytest.importorskip("swift")
 
 from emolib import sft
 from emolib.datasets.clip import Clip
-from emolib.datasets.open import open_dataset
+from emolib.datasets.open import open_dataset, read_dataset
 from emolib.datasets.splits import apply_split
 from emolib.engines.tiny import tiny_folder
 from emolib.errors import DataError, EngineError, ParamsError, TrainingError
@@ -28,6 +29,7 @@ from emolib.models.affectgpt.engine import AffectGPTEngine
 from emolib.params import DataParams, Decoding, ModelParams
 from emolib.params.affectgpt import SftParams
 from emolib.sft.data import check_lengths
+from tests.shared import shared
 
 MODEL = ModelParams(
     model="tiny:affectgpt",
@@ -255,6 +257,37 @@ def test_lengths_name_the_longest(world: World) -> None:
     assert check_lengths(world.rows, processor, longest) == longest
     with pytest.raises(DataError, match=f"the longest has {longest}"):
         check_lengths(world.rows, processor, longest - 1)
+
+
+@pytest.mark.shared
+def test_real_descriptions_become_rows_whole(world: World, tmp_path: Path) -> None:
+    """EMER v2: 240, 26 and 66 clips, every description learnt to its last word."""
+    from emolib.models.affectgpt import AffectGPTProcessor
+
+    shutil.copy(shared("data/emer/final-EMER-reason.csv"), tmp_path)
+    shutil.copy(shared("data/mer2024_ov/check-openset.csv"), tmp_path)
+    words = str(shared("data/mer2023_text/transcription-engchi-polish.csv"))
+    data = DataParams(kind="emer-v2", root=str(tmp_path), media="none", subtitles=words)
+    clips = [
+        replace(clip, video=Path("x.npy"), audio=Path("x.wav"))
+        for clip in read_dataset(data, tmp_path).items
+    ]
+    split = sft.split_dataset(clips, tmp_path / "split.json", test=66, val=26)
+    assert split.to_json() == {"train": 240, "val": 26, "test": 66}
+    processor = AffectGPTProcessor.from_pretrained(tiny_folder("affectgpt", world.home / "models"))
+    rows = sft.clip_rows([*split.train, *split.val], "paper")
+    tokenizer = processor.tokenizer
+    for row in rows:
+        prompt, answer = (message["content"] for message in row["messages"])
+        ids, labels = processor.encode([(prompt, answer)])
+        asked = [i for i, label in zip(ids, labels, strict=True) if label == -100][1:]
+        said = [label for label in labels if label != -100]
+        assert tokenizer.decode(said) == answer + "###"
+        assert asked.count(processor.video_token_id) == processor.video_tokens
+        assert asked.count(processor.audio_token_id) == processor.audio_tokens
+        media = (processor.video_token_id, processor.audio_token_id)
+        text = tokenizer.decode([i for i in asked if i not in media])
+        assert text == prompt.replace("<ImageHere>", "").replace("<AudioHere>", "")
 
 
 # Perspectives ------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ LOG = {log!r}
 really_open = av.open
 
 def faulty_open(name, *args, **options):
-    with open(LOG, "a") as log:
+    with open(LOG, "a", errors="replace") as log:
         log.write(name.rsplit("/", 1)[-1] + "\\n")
     if "segfault" in name:
         ctypes.string_at(0)
@@ -53,7 +53,7 @@ def faulty_open(name, *args, **options):
         raise IndexError("codec table")
     if "babble" in name:
         os.write(1, b"[h264 @ 0x55] error while decoding\\n" * 99)
-    if "outside" in name and open(LOG).read().count(name.rsplit("/", 1)[-1]) == 1:
+    if "outside" in name and open(LOG, errors="replace").read().count(name.rsplit("/", 1)[-1]) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return really_open(name, *args, **options)
 

@@ -15,7 +15,7 @@ from emolib.hashing import is_unchanged, key_of
 from emolib.inference import Task, ask
 from emolib.ledger import Ledger
 from emolib.models.affectgpt.media import read_clip
-from emolib.models.affectgpt.prompts import PRESETS, build_prompt
+from emolib.models.affectgpt.prompts import ALL_PRESETS, build_prompt
 from emolib.params.baselines import Recipe
 from emolib.predict import Prediction
 
@@ -27,10 +27,10 @@ def preset_of(recipe: Recipe) -> str:
         DataError: there is no such prompt.
     """
     preset = "paper" if recipe.prompt == "describe" else recipe.prompt
-    if preset not in PRESETS:
+    if preset not in ALL_PRESETS:
         raise DataError(
             f"{recipe.title}: prompt {recipe.prompt!r}: the affectgpt interface takes one of "
-            f"{sorted(PRESETS)}"
+            f"{sorted(ALL_PRESETS)}"
         )
     return preset
 

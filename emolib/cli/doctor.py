@@ -143,7 +143,13 @@ def _model(root: Path, model: ModelParams) -> tuple[str, str]:
     """Where a model is and whether it is there; no server is asked."""
     if model.engine == "server":
         missing = bool(model.api_key_env) and model.api_key_env not in os.environ
-        return model.base_url, f"no key: set {model.api_key_env}" if missing else "ok"
+        if missing:
+            return model.base_url, f"no key: set {model.api_key_env}"
+        if model.launch and shutil.which(Path(model.launch[0]).expanduser()) is None:
+            return model.base_url, f"no program {model.launch[0]!r} (launch)"
+        return model.base_url, "ok"
+    if model.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        return model.model, "no vLLM in this environment: pip install vllm"
     if model.model.startswith("tiny:"):
         return model.model, "built on first use"
     if model.model.startswith(nano.PREFIX):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from emolib.errors import DataError, ParamsError
 
@@ -150,6 +150,29 @@ def _predict(args: argparse.Namespace, base: StageParams, chosen: Baselines, roo
     return 1 if failed else 0
 
 
+def _by_affectgpt(
+    args: argparse.Namespace, base: StageParams, name: str, clips: list[Clip]
+) -> list[Prediction] | None:
+    """AffectGPT's predictions: it takes frames, sound and words its own way; None of others."""
+    from emolib import sft
+    from emolib.ledger import Ledger
+    from emolib.params.media import FaceParams
+
+    outputs = Path(base.outputs)
+    cache = outputs / "models"
+    model = base.models[name]
+    if not sft.is_affectgpt(model, cache):
+        return None
+    view: Literal["whole", "face"] = "face" if args.face else "whole"
+    shown, _ = sft.shown_clips(clips, view, FaceParams(size=224), outputs / "faces")
+    with Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger:
+        return sft.predict_clips(
+            *(shown, model, ledger),
+            system=f"{name}{' (face crop)' if args.face else ''}",
+            cache=cache,
+        )
+
+
 def _recipes(args: argparse.Namespace, base: Baselines) -> tuple[str, ...]:
     """The recipes among the systems asked for.
 
@@ -184,6 +207,8 @@ def _zero_shot(
     from emolib.params.media import FaceParams
     from emolib.predict import View, predict
 
+    if (said := _by_affectgpt(args, base, name, clips)) is not None:
+        return said
     outputs, face = Path(base.outputs), FaceParams() if args.face else None
     view: View = "face" if args.face else "whole"
     room = budget.fit(

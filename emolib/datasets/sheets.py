@@ -21,6 +21,8 @@ from emolib.errors import DataError
 ARTEFACT = re.compile(
     r"^(?:the\s+)?(?:input|output|translation|translated text|输入|输出|翻译)\s*[:：]\s*", re.I
 )
+# Five of the 88 go on with "Output:": three then say the same again in better English, two stop.
+ANSWERED = re.compile(r"\s*\boutput\s*:\s*", re.I)
 # Zip members and pickles larger than this are not label files.
 MOST_BYTES = 1 << 30
 
@@ -72,17 +74,24 @@ def read_sheet(path: Path) -> Sheet:
 
 
 def clean_text(text: str | None) -> tuple[str | None, bool]:
-    """Strip what a translating model left in front of a text.
+    """Strip what a translating model left of its own prompt.
+
+    Of "Input: … Output: …" the output is kept, or the input where no output follows.
 
     Returns:
         The text (None when nothing is left), and whether something was stripped.
 
     >>> clean_text("Input: In the video, he smiles.")
     ('In the video, he smiles.', True)
+    >>> clean_text("Input: He smile. Output: He smiles.")
+    ('He smiles.', True)
     """
     if text is None:
         return None, False
     cleaned = ARTEFACT.sub("", text).strip()
+    if cleaned != text.strip():
+        given, *answered = ANSWERED.split(cleaned)
+        cleaned = next((part for part in reversed(answered) if part.strip()), given).strip()
     return cleaned or None, cleaned != text.strip()
 
 

@@ -107,10 +107,22 @@ def import_swift(*, allow_download: bool = False) -> None:
 
 
 class _NoFalseAlarm(logging.Filter):
-    """Drops ms-swift's notice that model code will run: :func:`find_model` refuses such code."""
+    """Drops what ms-swift says without cause.
+
+    That model code will run: :func:`find_model` refuses such code. That decord is missing: it
+    gets frames, never a video. That Qwen2-Audio needs transformers below 4.49:
+    :mod:`emolib.engines.swift_repairs` does what is missing above.
+    """
+
+    _ALARMS = (
+        "trust_remote_code=True",
+        'pip install "decord" -U',
+        'pip install "transformers>=4.45,<4.49" -U',
+    )
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "trust_remote_code=True" not in record.getMessage()
+        said = record.getMessage()
+        return not any(alarm in said for alarm in self._ALARMS)
 
 
 def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:

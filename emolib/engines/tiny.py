@@ -60,7 +60,7 @@ def build_tiny(family: str, folder: Path, seed: int = 0) -> Path:
         family: "internvl" (``InternVLForConditionalGeneration``: InternViT, pixel shuffle,
             Llama; 4 visual tokens a tile), "llava" (``LlavaForConditionalGeneration``:
             CLIP, Llama; 16 visual tokens an image), "qwen2audio"
-            (:mod:`emolib.engines.tiny_audio`) or "affectgpt"
+            (:mod:`emolib.engines.tiny_audio`), "affectgpt" or "affectgpt2025"
             (:mod:`emolib.models.affectgpt.tiny`).
         folder: Where the checkpoint goes. It appears complete or not at all.
         seed: Seed of the weights; same seed, same bytes.
@@ -98,7 +98,7 @@ def tiny_folder(family: str, cache: Path, seed: int = 0) -> Path:
     if family not in FAMILIES:
         raise ParamsError(f"tiny model {family!r} is not known; choose from {sorted(FAMILIES)}")
     recipe = Path(__file__).read_bytes() + Path(prompts.__file__).read_bytes()
-    if family == "affectgpt":
+    if family.startswith("affectgpt"):
         from emolib.models.affectgpt import tiny
 
         recipe += Path(tiny.__file__).read_bytes()
@@ -242,11 +242,18 @@ def _affectgpt(folder: Path, seed: int) -> None:
     build(folder, seed)
 
 
+def _affectgpt_2025(folder: Path, seed: int) -> None:
+    from emolib.models.affectgpt.tiny import build_2025
+
+    build_2025(folder, seed)
+
+
 FAMILIES: dict[str, Callable[[Path, int], None]] = {
     "internvl": _internvl,
     "llava": _llava,
     "qwen2audio": _qwen2audio,
     "affectgpt": _affectgpt,
+    "affectgpt2025": _affectgpt_2025,
 }
 
 
@@ -301,6 +308,27 @@ def train_tokenizer(
     )
 
 
+def random_model(build: Callable[[], Any], seed: int, embedding: float = 0.5) -> Any:
+    """Build a model and draw its weights; same seed, same weights.
+
+    Args:
+        build: Makes the model.
+        seed: Of the weights.
+        embedding: Standard deviation of embeddings.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = build().to(torch.float32)
+        # Wider than a fresh model's 0.02, so that the answer depends on image and words.
+        for name, weight in sorted(model.named_parameters()):
+            if weight.ndim > 1:
+                std = embedding if "embed" in name else weight[0].numel() ** -0.5
+                weight.normal_(0.0, std)
+    return model
+
+
 def save_random(
     architecture: Any,
     config: Any,
@@ -321,18 +349,9 @@ def save_random(
         seed: Of the weights.
         embedding: Standard deviation of embeddings: the less, the more a token's neighbours say.
     """
-    import torch
     from transformers import GenerationConfig
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = architecture(config).to(torch.float32)
-        with torch.no_grad():
-            # Wider than a fresh model's 0.02, so that the answer depends on image and words.
-            for name, weight in sorted(model.named_parameters()):
-                if weight.ndim > 1:
-                    std = embedding if "embed" in name else weight[0].numel() ** -0.5
-                    weight.normal_(0.0, std)
+    model = random_model(lambda: architecture(config), seed, embedding)
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from emolib.media.detectors import Box, Detector, Face, Point, open_detector
+from emolib.media.detectors import (
+    Box,
+    Detector,
+    Face,
+    Point,
+    detect_all,
+    open_detector,
+    shared_detector,
+)
 from emolib.media.video import Frame
 from emolib.params.media import FaceParams
 
@@ -56,17 +64,16 @@ def crop_faces(
     Args:
         frames: In time order; :class:`Frame` or uint8 RGB [height, width, 3].
         params: How.
-        detector: From :func:`open_detector`, to be used for many clips; None opens one.
+        detector: From :func:`open_detector`; None takes the thread's own, opened once.
 
     Returns:
         One crop a frame, in the same order.
     """
-    detector = detector or open_detector(params)
+    images = [frame.image if isinstance(frame, Frame) else frame for frame in frames]
     crops: list[FaceCrop] = []
     last: Face | None = None
-    for frame in frames:
-        image = frame.image if isinstance(frame, Frame) else frame
-        faces = detector.detect(image)
+    found = detect_all(detector or shared_detector(params), images)
+    for image, faces in zip(images, found, strict=True):
         face = _choose(faces, image.shape, params, last)
         crops.append(crop_face(image, face, params, n_faces=len(faces)))
         last = face or last

@@ -10,10 +10,28 @@ from emolib.params.schemas import Schema
 
 #: What of a clip a prediction may see.
 Perspective = Literal["all", "video", "audio", "text"]
+#: What is learnt to be said of a clip, and asked of the trained model.
+Answer = Literal["description", "labels", "both"]
+#: A model's prompts; "" = those its folder names.
+Preset = Literal["", "paper", "train-2024", "infer-2024", "labels-2025", "fused-2025"]
+
+
+class LlmLora(Schema):
+    """A LoRA on every linear layer of the language model. Defaults: the design of 2025.
+
+    Attributes:
+        rank: Width of the low-rank update.
+        alpha: Its scale is ``alpha / rank``.
+        dropout: On its input, in training.
+    """
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
 
 
 class SftParams(Schema):
-    """How the two Q-Former branches are trained. Defaults are the published recipe.
+    """How the branches are trained. Defaults are the published recipe of 2024.
 
     Attributes:
         epochs: Epochs; validation loss and a checkpoint at the end of every ``save_epochs``.
@@ -24,8 +42,10 @@ class SftParams(Schema):
         batch_size: Rows a device computes together (paper: 4).
         accumulate: Batches summed into one step.
         processes: Processes of this machine, one a GPU (paper: 4).
+        lora: A LoRA in the language model, trained beside the branches (design of 2025); None =
+            the language model stays as it is (2024).
         learning_rate: First and highest rate.
-        min_learning_rate: Rate at the end of the cosine.
+        min_learning_rate: Rate at the end of the cosine; the highest itself keeps it flat (2025).
         warmup_steps: Steps in which the rate rises. The published 1,000 were never run.
         weight_decay: AdamW's; biases and LayerNorms are exempt.
         max_grad_norm: Gradients are scaled down to this norm; 0 = never, as published.
@@ -46,6 +66,7 @@ class SftParams(Schema):
     batch_size: int = Field(default=4, ge=1)
     accumulate: int = Field(default=1, ge=1)
     processes: int = Field(default=1, ge=1)
+    lora: LlmLora | None = None
     learning_rate: float = Field(default=3.0e-5, gt=0)
     min_learning_rate: float = Field(default=1.0e-5, ge=0)
     warmup_steps: int = Field(default=0, ge=0)

@@ -69,8 +69,8 @@ class Recipe(Schema):
             raise ValueError("combine: names two or more recipes, and `inputs` are theirs")
         if not self.combine and not self.inputs:
             raise ValueError("inputs: empty: choose from ['frames', 'audio', 'words']")
-        if self.interface == "affectgpt" and self.model and self.model.engine == "server":
-            raise ValueError("interface: AffectGPT's folders run in this process only")
+        if self.interface == "affectgpt" and self.model and self.model.engine != "transformers":
+            raise ValueError("interface: AffectGPT's folders run by engine transformers only")
         return self
 
     def answering(self, models: dict[str, ModelParams]) -> ModelParams | None:

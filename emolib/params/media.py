@@ -34,6 +34,7 @@ class FaceParams(Schema):
         allow_download: "face_alignment" may fetch missing weights.
         flip: "face_alignment" averages over the mirrored picture too: twice the time.
         compile: "face_alignment" compiles its network: slow start, faster after.
+        batch: Pictures, and faces, "face_alignment" takes at once.
     """
 
     detector: Literal["haar", "face_alignment"] = "haar"
@@ -52,6 +53,7 @@ class FaceParams(Schema):
     allow_download: bool = False
     flip: bool = False
     compile: bool = False
+    batch: int = Field(default=8, ge=1)
 
 
 class DecodeParams(Schema):

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from emolib.params.affectgpt import Perspective, SftParams
+from emolib.params.affectgpt import Answer, Perspective, Preset, SftParams
 from emolib.params.baselines import Baselines
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
 from emolib.params.fusion import FusionParams
@@ -132,7 +132,11 @@ class AffectGPTSft(StageParams):
         pictures: Folder of MiniGPT-4's captioned pictures (``cc_sbu_align``); "" = frames of the
             demo set, which other data sets do not have.
         picture_share: Part of all training rows that are pictures (published code: one half).
-        preset: Prompt of training and of inference alike.
+        preset: Prompt of training and of inference alike; "" = the one the model's folder names.
+        answer: What is learnt and asked: the description, the label list alone (2025), or both,
+            each a training row of its own; then the list is what is scored.
+        view: What a model sees of a video: the whole frames, or the face cut out of them (2025).
+        face: How it is cut out.
         views: What of a clip predictions see; each is scored by itself.
         recipe: Training recipe.
         seeds: One training each.
@@ -149,7 +153,10 @@ class AffectGPTSft(StageParams):
     val: int = Field(default=0, ge=0)
     pictures: str = ""
     picture_share: float = Field(default=0.5, ge=0, lt=1)
-    preset: Literal["paper", "train-2024", "infer-2024"] = "paper"
+    preset: Preset = ""
+    answer: Answer = "description"
+    view: Literal["whole", "face"] = "whole"
+    face: FaceParams = FaceParams(size=224)
     views: tuple[Perspective, ...] = ("all", "video", "audio", "text")
     recipe: SftParams = SftParams()
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)

@@ -9,7 +9,15 @@ from emolib.sft.data import (
     plan,
     split_dataset,
 )
-from emolib.sft.perspectives import chosen_branches, describe, describe_systems
+from emolib.sft.faces import shown_clips
+from emolib.sft.perspectives import (
+    chosen_branches,
+    describe,
+    describe_systems,
+    is_affectgpt,
+    predict_clips,
+    preset_of,
+)
 from emolib.sft.train import Checkpoint, Trained, train_branches
 from emolib.sft.verdict import verdict
 
@@ -22,9 +30,13 @@ __all__ = [
     "clip_rows",
     "describe",
     "describe_systems",
+    "is_affectgpt",
     "open_pictures",
     "picture_rows",
     "plan",
+    "predict_clips",
+    "preset_of",
+    "shown_clips",
     "split_dataset",
     "train_branches",
     "verdict",

@@ -15,9 +15,15 @@ from emolib.datasets.minigpt4 import CaptionedImage, read_minigpt4
 from emolib.datasets.splits import split_clips, write_split
 from emolib.errors import DataError
 from emolib.media.store import FrameStore
-from emolib.media.video import probe, read_frames
-from emolib.models.affectgpt.prompts import IMAGE_QUESTIONS, build_prompt
-from emolib.params.affectgpt import SftParams
+from emolib.media.video import read_frames
+from emolib.models.affectgpt.media import sound_file
+from emolib.models.affectgpt.prompts import (
+    IMAGE_QUESTIONS,
+    build_prompt,
+    labels_answer,
+    question_of,
+)
+from emolib.params.affectgpt import Answer, SftParams
 from emolib.params.schemas import DataParams, as_path
 from emolib.progress import track
 
@@ -44,7 +50,13 @@ class Split:
 
 
 def split_dataset(
-    clips: Sequence[Clip], file: Path, *, test: int = 0, val: int = 0, seed: int = 0
+    clips: Sequence[Clip],
+    file: Path,
+    *,
+    test: int = 0,
+    val: int = 0,
+    seed: int = 0,
+    answer: Answer = "description",
 ) -> Split:
     """Divide clips into training, validation and test, and record which is where, by name.
 
@@ -55,10 +67,11 @@ def split_dataset(
         val: Validation clips to draw from what is left of training; 0 = the data set's own,
             if it has any.
         seed: The draws'. Clips of one group (source video) stay together.
+        answer: What is learnt to be said of a clip.
 
     Raises:
-        DataError: no training or test clips, a training clip without description, or a test
-            clip without labels.
+        DataError: no training or test clips, a training clip without what is learnt of it, or a
+            test clip without labels.
     """
     named = split_clips(clips, test, seed) if test else list(clips)
     if val:
@@ -72,7 +85,9 @@ def split_dataset(
                 f"no clip for {name}: the data set has no such split of its own; give the number "
                 "of test clips (the paper's is 66) to have one drawn"
             )
-    for name, field in (("train", "description"), ("val", "description"), ("test", "labels")):
+    learnt = ("description", "labels") if answer == "both" else (answer,)
+    needed = [(name, field) for name in ("train", "val") for field in learnt]
+    for name, field in [*needed, ("test", "labels")]:
         bare = [clip.name for clip in parts[name] if not getattr(clip, field)]
         if bare:
             raise DataError(f"{len(bare)} {name} clips without {field}, e.g. {bare[0]}")
@@ -81,17 +96,31 @@ def split_dataset(
     return Split(**parts, file=file)
 
 
-def clip_rows(clips: Sequence[Clip], preset: str) -> list[dict[str, Any]]:
-    """Training rows of described clips: prompt with all that a clip has, description as answer.
+def clip_rows(
+    clips: Sequence[Clip], preset: str, answer: Answer = "description"
+) -> list[dict[str, Any]]:
+    """Training rows of clips: prompt with all that a clip has, and what is to be said of it.
 
     A clip without sound or words gets the prompt that does not speak of them.
+
+    Args:
+        clips: With what is learnt.
+        preset: A prompt's name (:data:`emolib.models.affectgpt.prompts.ALL_PRESETS`).
+        answer: "description", "labels" (the label list alone), or "both", each a row of its own.
     """
     rows = []
     for clip in clips:
-        sound = clip.audio or (clip.video if probe(clip.video).has_audio else None)
-        prompt = build_prompt(preset, audio=sound is not None, subtitle=clip.subtitle)
-        row = _row(clip.name, "clips", prompt, str(clip.description), clip.video)
-        rows.append(row | {"audios": [str(sound.absolute())] if sound else []})
+        sound = sound_file(clip)
+        for learnt in ("description", "labels") if answer == "both" else (answer,):
+            question = question_of(preset, learnt)
+            prompt = build_prompt(
+                preset, audio=sound is not None, subtitle=clip.subtitle, question=question
+            )
+            said = str(clip.description)
+            if learnt == "labels":
+                said = labels_answer(clip.labels or ())
+            row = _row(clip.name, "clips", prompt, said, clip.video)
+            rows.append(row | {"audios": [str(sound.absolute())] if sound else []})
     return rows
 
 

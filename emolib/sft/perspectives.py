@@ -11,14 +11,15 @@ import numpy as np
 
 from emolib.datasets.clip import Clip
 from emolib.engines.base import Engine, Request
+from emolib.engines.swift_setup import find_model
 from emolib.errors import DataError, MediaError
+from emolib.files import read_json
 from emolib.hashing import is_unchanged, key_of, sha_file
 from emolib.inference import Task, ask
 from emolib.ledger import Ledger
-from emolib.media.video import probe
-from emolib.models.affectgpt.media import read_clip, read_sound
-from emolib.models.affectgpt.prompts import build_prompt
-from emolib.params.affectgpt import Perspective
+from emolib.models.affectgpt.media import read_clip, read_sound, sound_file
+from emolib.models.affectgpt.prompts import build_prompt, question_of
+from emolib.params.affectgpt import Answer, Perspective
 from emolib.params.schemas import ModelParams
 from emolib.predict import Prediction
 from emolib.sft.train import Trained
@@ -33,6 +34,7 @@ def describe(
     system: str,
     views: Sequence[Perspective] = ("all", "video", "audio", "text"),
     preset: str = "paper",
+    answer: Answer = "description",
 ) -> dict[Perspective, list[Prediction]]:
     """Describe every clip from every perspective; a perspective sees nothing of the others.
 
@@ -47,15 +49,17 @@ def describe(
         system: Name in tables; a single modality is added to it.
         views: Perspectives.
         preset: The training prompt's name.
+        answer: What was learnt; labels are asked for where they were, descriptions otherwise.
 
     Returns:
         Perspective -> one prediction a clip, in order. Labels are found without an LLM.
     """
+    question = question_of(preset, "description" if answer == "description" else "labels")
     tasks: list[Task] = []
     absent: dict[str, str] = {}
     for clip in clips:
         for view in views:
-            made = _task(clip, view, preset)
+            made = _task(clip, view, preset, question)
             if isinstance(made, Task):
                 tasks.append(made)
             else:
@@ -64,7 +68,7 @@ def describe(
     return {
         view: [
             _prediction(
-                *(clip, view, system, preset, engine),
+                *(clip, view, system, preset, question, engine),
                 rows.get(_id(clip, view)),
                 absent.get(_id(clip, view)),
             )
@@ -82,6 +86,7 @@ def describe_systems(
     *,
     views: Sequence[Perspective],
     preset: str,
+    answer: Answer = "description",
     cache: Path | None = None,
 ) -> dict[str, list[Prediction]]:
     """:func:`describe` with several states of one model, one loaded at a time.
@@ -93,6 +98,7 @@ def describe_systems(
         ledger: Finds and keeps the answers.
         views: Perspectives.
         preset: The training prompt's name.
+        answer: What was learnt.
         cache: Where tiny checkpoints are kept.
 
     Returns:
@@ -103,9 +109,71 @@ def describe_systems(
     found: dict[str, list[Prediction]] = {}
     for system, file in branches.items():
         with AffectGPTEngine(model, system, file, cache) as engine:
-            said = describe(clips, engine, ledger, system=system, views=views, preset=preset)
+            said = describe(
+                *(clips, engine, ledger),
+                system=system,
+                views=views,
+                preset=preset,
+                answer=answer,
+            )
         found |= {rows[0].system: rows for rows in said.values()}
     return found
+
+
+def preset_of(model: ModelParams, preset: str, cache: Path | None = None) -> str:
+    """The prompts a model is trained and asked with: ``preset``, or its folder's own for "".
+
+    Raises:
+        MissingModelError: the model is not on this machine.
+    """
+    if preset:
+        return preset
+    file = find_model(model, cache).path / "processor_config.json"
+    return str(read_json(file).get("preset", "paper")) if file.is_file() else "paper"
+
+
+def is_affectgpt(model: ModelParams, cache: Path | None = None) -> bool:
+    """Whether a model is an AffectGPT, which is asked in a way of its own.
+
+    Raises:
+        MissingModelError: the model is not on this machine.
+    """
+    if model.engine == "server":
+        return False
+    config = read_json(find_model(model, cache).path / "config.json")
+    return config.get("model_type") == "affectgpt"
+
+
+def predict_clips(
+    clips: Sequence[Clip],
+    model: ModelParams,
+    ledger: Ledger,
+    *,
+    system: str,
+    cache: Path | None = None,
+) -> list[Prediction]:
+    """Ask one AffectGPT of every clip all that it can tell of it, as its folder says.
+
+    Args:
+        clips: The clips.
+        model: The model; ``adapters`` may name trained branches.
+        ledger: Finds and keeps the answers.
+        system: Name in tables.
+        cache: Where tiny checkpoints are kept.
+
+    Returns:
+        One prediction a clip, in order. The design of 2025 is asked for labels, that of 2024 for
+        a description.
+    """
+    from emolib.models.affectgpt.engine import AffectGPTEngine
+
+    preset = preset_of(model, "", cache)
+    answer: Answer = "labels" if preset.endswith("2025") else "description"
+    with AffectGPTEngine(model, system, cache=cache) as engine:
+        said = describe(
+            *(clips, engine, ledger), system=system, views=("all",), preset=preset, answer=answer
+        )
+    return said["all"]
 
 
 def chosen_branches(trained: Mapping[int, Trained], policy: str) -> dict[str, Path]:
@@ -125,7 +193,7 @@ def _id(clip: Clip, view: str) -> str:
     return f"{clip.name}/{view}"
 
 
-def _task(clip: Clip, view: Perspective, preset: str) -> Task | str:
+def _task(clip: Clip, view: Perspective, preset: str, question: str | None) -> Task | str:
     """The question, or why there is none."""
     try:
         sound = _sound_file(clip) if view in ("all", "audio") else None
@@ -139,7 +207,9 @@ def _task(clip: Clip, view: Perspective, preset: str) -> Task | str:
         return "no sound"
     if view == "text" and words is None:
         return "no words"
-    prompt = build_prompt(preset, video="video" in files, audio=bool(sound), subtitle=words)
+    prompt = build_prompt(
+        preset, video="video" in files, audio=bool(sound), subtitle=words, question=question
+    )
     content = {**shas, "prompt": prompt, "frames": "published sampler"}
     info = {"view": view, "subtitle_source": clip.subtitle_source}
     build = partial(_request, files, shas, prompt)
@@ -147,10 +217,8 @@ def _task(clip: Clip, view: Perspective, preset: str) -> Task | str:
 
 
 def _sound_file(clip: Clip) -> Path | None:
-    if clip.audio is not None:
-        return clip.audio
     try:
-        return clip.video if probe(clip.video).has_audio else None
+        return sound_file(clip)
     except MediaError:
         return None  # building the request says what is wrong with the file
 
@@ -182,6 +250,7 @@ def _prediction(
     view: Perspective,
     system: str,
     preset: str,
+    question: str | None,
     engine: Engine,
     row: Mapping[str, Any] | None,
     absent: str | None,
@@ -199,7 +268,7 @@ def _prediction(
         parse=how,
         status="error" if row["error"] else "ok",
         error=row["error"],
-        prompt=key_of(prompt=build_prompt(preset, subtitle=""))[:12],
+        prompt=key_of(prompt=build_prompt(preset, subtitle="", question=question))[:12],
         model=dict(engine.identity),
         finish_reason=row["finish_reason"],
         seconds=row["seconds"],

@@ -1,12 +1,9 @@
-"""Train AffectGPT's two branches in a process of its own: resumable, repeatable, strict."""
+"""Train AffectGPT's branches in a process of its own: resumable, repeatable, strict."""
 
 from __future__ import annotations
 
 import fcntl
-import json
-import os
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +19,7 @@ from emolib.files import read_json, write_json, write_jsonl
 from emolib.hashing import key_of, sha_file
 from emolib.params.affectgpt import SftParams
 from emolib.params.schemas import ModelParams
+from emolib.sft.command import build_command, feature_environment
 from emolib.sft.data import Plan, check_lengths
 from emolib.training.folder import claim, last_checkpoint, step_of
 from emolib.training.process import Progress, build_environment, run_worker
@@ -132,7 +130,7 @@ def train_branches(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Trained:
-    """Train exactly the paper's trainable set, or go on with it, or return a finished one.
+    """Train exactly the design's trainable set, or go on with it, or return a finished one.
 
     ``swift sft`` runs in a subprocess (torchrun for several GPUs) that dies with this one. The
     same call with the same ``out`` is safe at any time: a finished training is not repeated, a
@@ -180,7 +178,7 @@ def train_branches(
         resume = last_checkpoint(out)
         folder = (features or out / "features").resolve()
         command = build_command(model, sft, found, len(rows), plan, bool(val), out, seed, resume)
-        environ = build_environment(model, out) | _environment(model, sft, folder)
+        environ = build_environment(model, out) | feature_environment(model, sft, folder)
         run_worker(command, environ, out, plan.steps, progress)
         last = last_checkpoint(out)
         at = 0 if last is None else step_of(last)
@@ -202,92 +200,6 @@ def train_branches(
         shutil.rmtree(out / "cache", ignore_errors=True)
         write_json(out / _RESULT, _plain(result))
         return result
-
-
-def build_command(
-    model: ModelParams,
-    sft: SftParams,
-    found: ModelFolder,
-    rows: int,
-    plan: Plan,
-    val: bool,
-    out: Path,
-    seed: int,
-    resume: Path | None,
-) -> list[str]:
-    """Write the worker's command line: our options, then ``swift sft``'s."""
-    every = sft.save_epochs * plan.steps_per_epoch
-    options: dict[str, object] = {
-        "model": found.path.resolve(),
-        "use_hf": True,
-        "model_type": "affectgpt",
-        "template": "affectgpt",
-        "torch_dtype": found.dtype if model.dtype == "auto" else model.dtype,
-        "attn_impl": model.attention or None,
-        # all of what ms-swift calls the aligner: the worker checks that it is the paper's set
-        "tuner_type": "full",
-        "freeze_llm": True,
-        "freeze_vit": True,
-        "freeze_aligner": False,
-        "dataset": out / "rows.jsonl",
-        "val_dataset": out / "val.jsonl" if val else None,
-        "split_dataset_ratio": 0,
-        "load_from_cache_file": False,
-        "dataset_num_proc": 1,
-        # the order is the plan's
-        "dataset_shuffle": False,
-        "train_dataloader_shuffle": False,
-        "dataloader_num_workers": sft.workers,
-        "strict": True,
-        "truncation_strategy": "delete",  # a row that is too long is an error under strict
-        "max_length": sft.max_length,
-        "lazy_tokenize": True,
-        "learning_rate": sft.learning_rate,
-        "lr_scheduler_type": "cosine_with_min_lr",
-        "lr_scheduler_kwargs": json.dumps({"min_lr": sft.min_learning_rate}),
-        "warmup_steps": sft.warmup_steps,
-        "weight_decay": sft.weight_decay,
-        "adam_beta1": 0.9,
-        "adam_beta2": 0.999,
-        "max_grad_norm": sft.max_grad_norm,
-        "max_steps": plan.steps,
-        "per_device_train_batch_size": sft.batch_size,
-        "per_device_eval_batch_size": sft.batch_size,
-        "gradient_accumulation_steps": sft.accumulate,
-        "gradient_checkpointing": sft.gradient_checkpointing,
-        "ddp_find_unused_parameters": False,  # the model gives absent branches zero gradients
-        "seed": seed,
-        "data_seed": seed,
-        "save_strategy": "steps",
-        "save_steps": every,
-        "eval_strategy": "steps" if val else "no",
-        "eval_steps": every,
-        "logging_steps": 1,
-        "report_to": "none",
-        "push_to_hub": False,
-        "check_model": False,  # would ask a hub whether the weights are the newest
-        "output_dir": out,
-        "add_version": False,
-    }
-    command = [sys.executable, "-m", "emolib.sft.worker", "--parent", str(os.getpid())]
-    command += ["--processes", str(sft.processes), "--rows", str(rows)]
-    command += ["--order", str(out / "order.npy")]
-    if resume is not None:
-        command += ["--resume", str(resume)]
-    for name, value in options.items():
-        if value is not None:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            command += [f"--{name}", text]
-    return command
-
-
-def _environment(model: ModelParams, sft: SftParams, features: Path) -> dict[str, str]:
-    """How the plugin finds media; on a CPU only tiny models train, which one thread does best."""
-    threads = {"OMP_NUM_THREADS": "1"} if model.device == "cpu" else {}
-    return threads | {
-        "AFFECTGPT_CACHE": str(features) if sft.cache else "",
-        "AFFECTGPT_CROP": "1" if sft.crop else "",
-    }
 
 
 def _check_rows(

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--order", type=Path, required=True)
     parser.add_argument("--resume", default="")
+    parser.add_argument("--lora", type=json.loads, default=None)
     ours, rest = parser.parse_known_args()
     die_with_parent(ours.parent or os.getppid())
     if ours.processes > 1:
@@ -38,17 +39,21 @@ def main() -> None:
         # their own when they come through here.
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
         own = ["--rows", str(ours.rows), "--order", str(ours.order), "--resume", ours.resume]
+        own += ["--lora", json.dumps(ours.lora)]
         again = ["-m", __spec__.name, *own, *rest]
         os.execv(sys.executable, [sys.executable, *launch, str(ours.processes), *again])
-    train(rest, ours.rows, ours.order, ours.resume)
+    train(rest, ours.rows, ours.order, ours.resume, ours.lora)
 
 
-def train(arguments: list[str], rows: int, order: Path, resume: str) -> None:
+def train(
+    arguments: list[str], rows: int, order: Path, resume: str, lora: dict[str, Any] | None
+) -> None:
     """Run ``swift sft`` in this process on exactly ``rows`` rows in the given order."""
     import torch
     from swift.pipelines import SwiftSft
 
     import emolib.models.affectgpt.swift_plugin  # noqa: F401  (registers model and template)
+    from emolib.models.affectgpt.lora import add_lora
     from emolib.models.affectgpt.trained import check_trainable, load_branches, save_branches
 
     world = int(os.environ.get("WORLD_SIZE", "1"))
@@ -59,6 +64,10 @@ def train(arguments: list[str], rows: int, order: Path, resume: str) -> None:
     class Sft(SwiftSft):
         def run(self) -> Any:
             self.template.save_callback = _save
+            if lora is not None:
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(self.args.seed)
+                    add_lora(self.model, **lora)
             fill_cache(self.model, self.processor, arguments)
             return super().run()
 

@@ -1,4 +1,4 @@
-"""AffectGPT (2024) as a transformers model: a folder loads with the Auto classes.
+"""AffectGPT (2024, 2025) as a transformers model: a folder loads with the Auto classes.
 
     model = AffectGPTForConditionalGeneration.from_pretrained(folder)
     processor = AffectGPTProcessor.from_pretrained(folder)
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ImageBindAudioConfig,
         ImageBindAudioModel,
         ImageBindFeatureExtractor,
+        WaveformFeatureExtractor,
     )
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ImageBindAudioConfig",
     "ImageBindAudioModel",
     "ImageBindFeatureExtractor",
+    "WaveformFeatureExtractor",
 ]
 
 

@@ -7,6 +7,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoVideoProcessor,
+    PreTrainedConfig,
 )
 
 from emolib.models.affectgpt.audio import ImageBindAudioModel
@@ -14,7 +15,20 @@ from emolib.models.affectgpt.configuration import AffectGPTConfig, ImageBindAudi
 from emolib.models.affectgpt.frames import AffectGPTVideoProcessor
 from emolib.models.affectgpt.modeling import AffectGPTForConditionalGeneration
 from emolib.models.affectgpt.processing import AffectGPTProcessor
-from emolib.models.affectgpt.sound import ImageBindFeatureExtractor
+from emolib.models.affectgpt.sound import (
+    ImageBindFeatureExtractor,
+    WaveformFeatureExtractor,
+)
+
+
+class _Waveforms(PreTrainedConfig):
+    """Under which :class:`WaveformFeatureExtractor` is found by its name.
+
+    Feature extractors are registered by configuration, one each, and HuBERT's own must stay.
+    """
+
+    model_type = "affectgpt_waveforms"
+
 
 AutoConfig.register("affectgpt", AffectGPTConfig, exist_ok=True)
 AutoConfig.register("imagebind_audio", ImageBindAudioConfig, exist_ok=True)
@@ -25,6 +39,7 @@ AutoModelForImageTextToText.register(
 )
 AutoVideoProcessor.register(AffectGPTConfig, AffectGPTVideoProcessor, exist_ok=True)
 AutoFeatureExtractor.register(AffectGPTConfig, ImageBindFeatureExtractor, exist_ok=True)
+AutoFeatureExtractor.register(_Waveforms, WaveformFeatureExtractor, exist_ok=True)
 AutoProcessor.register(AffectGPTConfig, AffectGPTProcessor, exist_ok=True)
 
 __all__ = [
@@ -35,4 +50,5 @@ __all__ = [
     "ImageBindAudioConfig",
     "ImageBindAudioModel",
     "ImageBindFeatureExtractor",
+    "WaveformFeatureExtractor",
 ]

@@ -61,14 +61,20 @@ class AffectGPTQFormer(Blip2QFormerModel):
             float [n, num_query_tokens, hidden_size].
         """
         return self(
-            query_embeds=self.query_tokens.expand(len(states), -1, -1),
-            encoder_hidden_states=states.to(self.query_tokens.dtype),
-            encoder_attention_mask=mask,
+            encoder_hidden_states=states.to(self.query_tokens.dtype), encoder_attention_mask=mask
         ).last_hidden_state
+
+    def forward(self, query_embeds: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        """As the library's; without ``query_embeds`` the learned queries read."""
+        # Taken here, not by the caller: an offloaded module has its weights only in its forward.
+        if query_embeds is None:
+            n = len(kwargs["encoder_hidden_states"])
+            query_embeds = self.query_tokens.expand(n, -1, -1)
+        return super().forward(query_embeds=query_embeds, **kwargs)
 
 
 class AffectGPTBranch(nn.Module):
-    """The trained part of one modality: positions, Q-Former, projection to the LLM."""
+    """The trained part of one modality, design of 2024: positions, Q-Former, projection."""
 
     def __init__(self, config: AffectGPTQFormerConfig, positions: int, width: int) -> None:
         super().__init__()
@@ -87,17 +93,15 @@ class AffectGPTBranch(nn.Module):
         Returns:
             float [n, num_query_tokens, LLM width].
         """
-        positions, tokens = states.shape[1:3]
-        if positions > self.position_embedding.num_embeddings:
-            raise ValueError(
-                f"{positions} frames or clips given, at most "
-                f"{self.position_embedding.num_embeddings} have a position: sample fewer"
-            )
-        where = torch.arange(positions, device=states.device)
-        states = states.to(self.projection.weight.dtype) + self.position_embedding(where)[:, None]
+        states = states.to(self.projection.weight.dtype)
+        states = states + positions_of(self.position_embedding, states)[:, None]
         if mask is not None:
-            mask = mask.bool().repeat_interleave(tokens, dim=1)
+            mask = mask.bool().repeat_interleave(states.shape[2], dim=1)
         return self.projection(self.qformer.read(states.flatten(1, 2), mask))
+
+    def pool(self, states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The mean of a tower's features, for pre-fusion: float [n, width]."""
+        return masked_mean(states.to(self.projection.weight.dtype), mask)
 
     def zero_with_gradients(self) -> torch.Tensor:
         """A zero scalar with a (zero) gradient for every parameter of the branch.
@@ -106,5 +110,36 @@ class AffectGPTBranch(nn.Module):
         distributed run reduces the same gradients whatever its batch holds.
         """
         width = self.position_embedding.embedding_dim
-        nothing = self.projection.weight.new_zeros(1, 1, 1, width)
-        return self(nothing).sum() * 0.0
+        return self(self.projection.weight.new_zeros(1, 1, 1, width)).sum() * 0.0
+
+
+def positions_of(embedding: nn.Embedding, states: torch.Tensor) -> torch.Tensor:
+    """Vectors of the positions in ``states`` [n, positions, ...]: float [positions, width].
+
+    Raises:
+        ValueError: there are not as many.
+    """
+    count = states.shape[1]
+    if count > embedding.num_embeddings:
+        raise ValueError(
+            f"{count} frames or clips given, at most {embedding.num_embeddings} have a position: "
+            "sample fewer"
+        )
+    return embedding(torch.arange(count, device=states.device))
+
+
+def masked_mean(states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean over real positions and their tokens.
+
+    Args:
+        states: float [n, positions, tokens, width].
+        mask: bool [n, positions]; None: all are real.
+
+    Returns:
+        float [n, width].
+    """
+    vectors = states.mean(2)
+    if mask is None:
+        return vectors.mean(1)
+    real = mask.to(vectors.dtype)[..., None]
+    return (vectors * real).sum(1) / real.sum(1)

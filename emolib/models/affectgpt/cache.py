@@ -38,11 +38,13 @@ def tower_identity(
     Cost: hashes the towers' weights once, some 5 s at full size.
     """
     digest = hashlib.sha256()
-    for part in (model.vision_tower, model.image_qformer, model.audio_tower):
+    for part in model.parts(("vision_tower", "image_qformer", "audio_tower")):
         for name, tensor in sorted(part.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
             digest.update(raw.numpy().tobytes())
+    if model.config.waveforms:
+        digest.update(f"mean of the last {model.config.audio_layers} layers".encode())
     settings = {
         "video": processor.video_processor.to_dict(),
         "audio": processor.feature_extractor.to_dict(),

@@ -7,15 +7,13 @@ are memory-mapped and copied a shard at a time, so memory stays near ``shard_byt
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from emolib.errors import DataError
 from emolib.files import write_json
@@ -23,6 +21,7 @@ from emolib.hashing import sha_file
 from emolib.models.affectgpt.configuration import AffectGPTConfig
 from emolib.models.affectgpt.keys import KINDS, ORDER, recognise, route
 from emolib.models.affectgpt.modeling import AffectGPTForConditionalGeneration
+from emolib.models.affectgpt.output import Shards, check_new, generation_config, new_folder
 from emolib.models.affectgpt.processing import AffectGPTProcessor
 from emolib.models.affectgpt.tokenizing import load_tokenizer, placeholder_ids
 from emolib.models.affectgpt.weights import llm_files, shapes_of, tensors_of
@@ -81,8 +80,7 @@ def convert_affectgpt(
             is left in ``dst`` then.
         MissingModelError: the language model or its tokenizer is not in ``llm``.
     """
-    if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
-        raise DataError(f"{dst}: exists and is not an empty folder; give a new one")
+    check_new(dst)
     words = load_tokenizer(llm) if tokenizer else None
     sources = [_opened(path) for path in files] + [_opened(p, "llm") for p in llm_files(llm)]
     config = _configured(config, llm, words)
@@ -90,26 +88,17 @@ def convert_affectgpt(
     resized = _resizable(model)
     _check_logit_scale(sources, config)
 
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=dst.parent, prefix=f".{dst.name}."))
-    try:
+    with new_folder(dst) as work:
         _write_weights(work, winners, model, resized, shard_bytes)
         config.architectures = [type(model).__name__]
         config.save_pretrained(work)
-        _generation_config(config, words).save_pretrained(work)
+        generation_config(config, words).save_pretrained(work)
         if words is not None:
             AffectGPTProcessor.for_config(config, words).save_pretrained(work)
             if (llm / "tokenizer.model").is_file():  # the exact published segmentation
                 shutil.copyfile(llm / "tokenizer.model", work / "tokenizer.model")
         report = _report(sources, winners, config)
         write_json(work / "conversion.json", report)
-        if dst.exists():
-            dst.rmdir()
-        work.chmod(0o755)
-        work.replace(dst)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
     return report
 
 
@@ -144,6 +133,7 @@ def _configured(
     video, audio = (rows, rows + 1) if words is None else placeholder_ids(words)
     text.vocab_size = max(rows, video + 1, audio + 1)
     settings = (config or AffectGPTConfig()).to_dict()
+    text._name_or_path = ""  # a path on this machine
     settings |= {
         "text_config": text.to_dict(),
         "video_token_id": video,
@@ -266,23 +256,12 @@ def _write_weights(
     resized: set[str],
     shard_bytes: int,
 ) -> None:
-    """Write shards source by source; names are settled once their number is known."""
+    """Write shards source by source."""
     expected = model.state_dict()
-    shards: list[tuple[Path, list[str]]] = []
-    batch: dict[str, torch.Tensor] = {}
-    total = 0
-
-    def flush() -> None:
-        if batch:
-            path = folder / f"shard-{len(shards)}.safetensors"
-            save_file(batch, path, metadata={"format": "pt"})
-            shards.append((path, list(batch)))
-            batch.clear()
-
+    shards = Shards(folder, shard_bytes)
     sources = {id(source): source for pieces in winners.values() for source, _, _ in pieces}
     for source in sources.values():
         wanted: dict[str, dict[str, torch.Tensor]] = {}
-        size = 0
         for key, tensor in tensors_of(source.path):
             target = source.used.get(key)
             if target is None:
@@ -292,22 +271,9 @@ def _write_weights(
             if len(wanted[target]) < len(winners[target]):
                 continue
             whole = _assembled(wanted.pop(target), expected[target].shape, target in resized)
-            batch[target] = whole
-            size += whole.nbytes
-            total += whole.nbytes
-            if size >= shard_bytes:
-                flush()
-                size = 0
-        flush()
-    weight_map: dict[str, str] = {}
-    for number, (path, names) in enumerate(shards, start=1):
-        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        path.replace(folder / name)
-        weight_map |= dict.fromkeys(names, name)
-    write_json(
-        folder / "model.safetensors.index.json",
-        {"metadata": {"total_size": total}, "weight_map": weight_map},
-    )
+            shards.add(target, whole)
+        shards.flush()
+    shards.finish()
 
 
 def _assembled(parts: dict[str, torch.Tensor], shape: torch.Size, resize: bool) -> torch.Tensor:
@@ -319,20 +285,6 @@ def _assembled(parts: dict[str, torch.Tensor], shape: torch.Size, resize: bool) 
         rows = whole.new_zeros(shape[0] - whole.shape[0], *shape[1:])
         whole = torch.cat([whole, rows])
     return whole.clone().contiguous()  # out of the mapped file
-
-
-def _generation_config(
-    config: AffectGPTConfig, words: PreTrainedTokenizerBase | None
-) -> GenerationConfig:
-    """Greedy, long enough for a whole description (the published 300 tokens cut half of them)."""
-    text = config.text_config
-    return GenerationConfig(
-        do_sample=False,
-        max_new_tokens=768,
-        bos_token_id=text.bos_token_id,
-        eos_token_id=text.eos_token_id,
-        pad_token_id=text.eos_token_id if words is None else words.pad_token_id,
-    )
 
 
 def _report(

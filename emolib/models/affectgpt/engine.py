@@ -24,7 +24,8 @@ from emolib.errors import EmolibError, EngineError
 from emolib.hashing import sha_file
 from emolib.models.affectgpt.auto import AffectGPTForConditionalGeneration, AffectGPTProcessor
 from emolib.models.affectgpt.cache import pack_frames
-from emolib.models.affectgpt.prompts import AUDIO, STOP, VIDEO
+from emolib.models.affectgpt.prompts import STOP
+from emolib.models.affectgpt.prompts import media_fault as prompt_fault
 from emolib.models.affectgpt.trained import load_branches
 from emolib.params.schemas import ModelParams
 
@@ -40,9 +41,11 @@ class AffectGPTEngine(EngineBase):
     other, so the perspectives of a clip cost one encoding.
 
     Args:
-        params: The converted folder or "tiny:affectgpt"; ``adapters`` are not for this model.
+        params: The converted folder or "tiny:affectgpt"; ``adapters`` may name one file of trained
+            branches.
         name: Short name for tables.
-        branches: Trained branches put over the folder's own; None: as converted.
+        branches: Trained branches (and LoRA) put over the folder's own; None: those of
+            ``params``, or as converted.
         cache: Where tiny checkpoints are kept; None = ``outputs/models``.
 
     Raises:
@@ -57,6 +60,10 @@ class AffectGPTEngine(EngineBase):
         branches: Path | None = None,
         cache: Path | None = None,
     ) -> None:
+        if len(params.adapters) > 1:
+            raise EngineError(f"{name}: {len(params.adapters)} adapters; AffectGPT takes one")
+        if branches is None and params.adapters:
+            branches = Path(params.adapters[0]).expanduser()
         found = find_model(params, cache)
         dtype = found.dtype if params.dtype == "auto" else params.dtype
         try:
@@ -105,7 +112,8 @@ class AffectGPTEngine(EngineBase):
 
     def _answer(self, batch: list[Request]) -> Iterator[Reply]:
         start = time.perf_counter()
-        faults = {i: fault for i, request in enumerate(batch) if (fault := _fault(request))}
+        fused = self._processor.multi_tokens
+        faults = {i: fault for i, request in enumerate(batch) if (fault := _fault(request, fused))}
         good = [request for i, request in enumerate(batch) if i not in faults]
         answers: list[Reply] = []
         if good:
@@ -211,18 +219,15 @@ class AffectGPTEngine(EngineBase):
         return self._towers[key]
 
 
-def _fault(request: Request) -> str:
+def _fault(request: Request, multi_tokens: int) -> str:
     """What is wrong with a request; "" when nothing is."""
     if fault := media_fault(request):
         return fault
     if request.system is not None:
         return "AffectGPT takes no system message"
-    for kind, token, given in (
-        ("video", VIDEO, bool(request.images)),
-        ("sound", AUDIO, bool(request.audio)),
-    ):
-        if request.prompt.count(token) != given:
-            return f"the prompt has {request.prompt.count(token)} {token} for {int(given)} {kind}"
+    seen, heard = bool(request.images), bool(request.audio)
+    if fault := prompt_fault([request.prompt], seen, heard, multi_tokens):
+        return fault
     if len(request.audio) > 1:
         return f"{len(request.audio)} sounds; AffectGPT takes one"
     if len({image.shape for image in request.images}) > 1:

@@ -59,10 +59,11 @@ def random_crop(
 
 
 class AffectGPTVideoProcessor(BaseVideoProcessor):
-    """Samples frames, resizes them to a square (aspect ratio not kept) and normalises.
+    """Samples frames, resizes them to a square and normalises.
 
-    Resizing is Pillow's bicubic, rounded and clamped to 0..255 (the published training crop
-    lets overshoot wrap around, which leaves speckles).
+    The aspect ratio is not kept, as published, unless ``do_center_crop``: then the middle is cut
+    out first, as CLIP's own processor does. Resizing is Pillow's bicubic, rounded and clamped to
+    0..255 (the published training crop lets overshoot wrap around, which leaves speckles).
     """
 
     resample = PILImageResampling.BICUBIC
@@ -71,6 +72,7 @@ class AffectGPTVideoProcessor(BaseVideoProcessor):
     size = {"height": 224, "width": 224}  # noqa: RUF012  (the library's own convention)
     num_frames = 8
     do_resize = True
+    do_center_crop = False
     do_rescale = True
     do_normalize = True
     do_convert_rgb = True
@@ -136,6 +138,10 @@ class AffectGPTVideoProcessor(BaseVideoProcessor):
         size = (self.size["width"], self.size["height"])
         height, width = frames.shape[1:3]
         box = None if rng is None else random_crop(height, width, rng)
+        if box is None and self.do_center_crop:
+            side = min(height, width)
+            left, top = (width - side) // 2, (height - side) // 2
+            box = (left, top, left + side, top + side)
         pictures = {index: _resized(frames[index], size, box) for index in set(indices.tolist())}
         pixels = np.stack([pictures[index] for index in indices.tolist()])
         mean, std = np.float32(self.image_mean), np.float32(self.image_std)

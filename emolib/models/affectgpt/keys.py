@@ -57,7 +57,8 @@ def recognise(keys: Iterable[str], where: str) -> str:
     if has(r"(multi_llama_proj|video_attention_mlp|audio_attention_mlp|affectgpt_proj)\b"):
         raise DataError(
             f"{where}: an AffectGPT checkpoint of 2025 (another architecture: CLIP, HuBERT, "
-            "pre-fusion); only the version of 2024 can be converted"
+            "pre-fusion); only the version of 2024 can be converted. An untrained one of that "
+            "design: emolib convert affectgpt-2025"
         )
     if has(r".*lora_[AB]\."):
         raise DataError(f"{where}: holds LoRA weights, which the version of 2024 does not have")

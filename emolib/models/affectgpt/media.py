@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from emolib.datasets.clip import Clip
+from emolib.errors import MediaError
 from emolib.media.audio import NoAudioError, read_audio
 from emolib.media.store import read_picture
 from emolib.media.video import probe, read_frames
 from emolib.models.affectgpt.frames import sample_indices
 
+FRAMES = ".npy"  # frames ready to be shown, uint8 RGB [frames, height, width, 3]
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
@@ -18,7 +21,7 @@ def read_clip(path: Path, frames: int = 8) -> np.ndarray:
     """Decode the frames the published sampler takes, or a still picture.
 
     Args:
-        path: A video or picture.
+        path: A video, a picture, or frames kept as an array (:data:`FRAMES`).
         frames: How many; a shorter video repeats its last one.
 
     Returns:
@@ -29,10 +32,38 @@ def read_clip(path: Path, frames: int = 8) -> np.ndarray:
     """
     if path.suffix.lower() in PICTURES:
         return read_picture(path)
+    if path.suffix.lower() == FRAMES:
+        return _kept_frames(path)
     info = probe(path)
     # The middle of a frame's time is safe from rounding at either edge.
     middles = (sample_indices(info.n_frames, frames) + 0.5) / info.n_frames
     return np.stack(read_frames(path, info.start_s + middles * info.duration_s).images)
+
+
+def _kept_frames(path: Path) -> np.ndarray:
+    try:
+        frames = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path}: no array of frames: {error}") from None
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+        raise MediaError(
+            f"{path}: {frames.dtype} {list(frames.shape)}, expected uint8 "
+            "[frames, height, width, 3]"
+        )
+    return frames
+
+
+def sound_file(clip: Clip) -> Path | None:
+    """The file with a clip's sound: its own, else its video if that has an audio track.
+
+    Raises:
+        MediaError: the video cannot be read.
+    """
+    if clip.audio is not None:
+        return clip.audio
+    if clip.video.suffix.lower() == FRAMES:
+        return None
+    return clip.video if probe(clip.video).has_audio else None
 
 
 def read_sound(path: Path) -> np.ndarray | None:

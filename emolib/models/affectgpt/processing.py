@@ -13,9 +13,14 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from emolib.errors import DataError
 from emolib.models.affectgpt.configuration import AffectGPTConfig
 from emolib.models.affectgpt.frames import AffectGPTVideoProcessor
-from emolib.models.affectgpt.prompts import AUDIO, STOP, VIDEO, build_prompt
-from emolib.models.affectgpt.sound import ImageBindFeatureExtractor
-from emolib.models.affectgpt.tokenizing import PLACEHOLDER, placeholder_ids, sentencepiece_of
+from emolib.models.affectgpt.prompts import AUDIO, MULTI, STOP, VIDEO, build_prompt, media_fault
+from emolib.models.affectgpt.sound import ImageBindFeatureExtractor, WaveformFeatureExtractor
+from emolib.models.affectgpt.tokenizing import (
+    PLACEHOLDER,
+    multi_placeholder_id,
+    placeholder_ids,
+    sentencepiece_of,
+)
 
 IGNORE = -100
 
@@ -31,10 +36,11 @@ class AffectGPTProcessor(ProcessorMixin):
 
     Args:
         video_processor: :class:`AffectGPTVideoProcessor`.
-        feature_extractor: :class:`ImageBindFeatureExtractor`.
+        feature_extractor: :class:`ImageBindFeatureExtractor`, or its heir for waveforms.
         tokenizer: The language model's, with or without the placeholders.
         video_tokens: Placeholders per video.
         audio_tokens: Placeholders per audio.
+        multi_tokens: Placeholders per pre-fused video and audio; 0 = the model does not fuse.
         preset: Default of :meth:`prompt`.
         max_length: Longest sequence in tokens; a longer one is refused. 1024 holds every
             description of EMER; the published 512 lost a third of them without a word.
@@ -50,6 +56,7 @@ class AffectGPTProcessor(ProcessorMixin):
         tokenizer: PreTrainedTokenizerBase,
         video_tokens: int = 32,
         audio_tokens: int = 8,
+        multi_tokens: int = 0,
         preset: str = "paper",
         max_length: int = 1024,
         reference_compat: bool = False,
@@ -57,10 +64,12 @@ class AffectGPTProcessor(ProcessorMixin):
     ) -> None:
         self.video_tokens = video_tokens
         self.audio_tokens = audio_tokens
+        self.multi_tokens = multi_tokens
         self.preset = preset
         self.max_length = max_length
         self.reference_compat = reference_compat
         self.video_token_id, self.audio_token_id = placeholder_ids(tokenizer)
+        self.multi_token_id = multi_placeholder_id(tokenizer) if multi_tokens else None
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         super().__init__(video_processor, feature_extractor, tokenizer, **kwargs)
@@ -71,22 +80,37 @@ class AffectGPTProcessor(ProcessorMixin):
         config: AffectGPTConfig,
         tokenizer: PreTrainedTokenizerBase,
         reference_compat: bool = False,
+        video_processor: AffectGPTVideoProcessor | None = None,
+        waveforms: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> AffectGPTProcessor:
-        """A processor that fits a model's sizes; ``reference_compat`` is set in all parts."""
+        """A processor that fits a model's sizes.
+
+        Args:
+            config: The model's.
+            tokenizer: The language model's.
+            reference_compat: Set in all parts.
+            video_processor: Instead of the published one at the image tower's size.
+            waveforms: Settings of :class:`WaveformFeatureExtractor`, for towers that hear such.
+            **kwargs: As the class's.
+        """
         side, audio = config.vision_config.image_size, config.audio_config
+        clips: dict[str, Any] = {
+            "num_clips": config.max_clips,
+            "reference_compat": reference_compat,
+        }
         return cls(
-            AffectGPTVideoProcessor(size={"height": side, "width": side}),
-            ImageBindFeatureExtractor(
-                num_mel_bins=audio.num_mel_bins,
-                target_length=audio.target_length,
-                num_clips=config.max_clips,
-                reference_compat=reference_compat,
+            video_processor or AffectGPTVideoProcessor(size={"height": side, "width": side}),
+            WaveformFeatureExtractor(**clips, **(waveforms or {}))
+            if config.waveforms
+            else ImageBindFeatureExtractor(
+                num_mel_bins=audio.num_mel_bins, target_length=audio.target_length, **clips
             ),
             tokenizer,
             reference_compat=reference_compat,
-            video_tokens=config.video_qformer_config.num_query_tokens,
-            audio_tokens=config.audio_qformer_config.num_query_tokens,
+            video_tokens=config.video_tokens,
+            audio_tokens=config.audio_tokens,
+            multi_tokens=config.multi_tokens,
             **kwargs,
         )
 
@@ -170,9 +194,10 @@ class AffectGPTProcessor(ProcessorMixin):
         """
         start = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
         ids, labels = list(start), [IGNORE] * len(start)
-        counts = {
+        counts: dict[str, list[Any]] = {
             VIDEO: [self.video_token_id] * self.video_tokens,
             AUDIO: [self.audio_token_id] * self.audio_tokens,
+            MULTI: [self.multi_token_id] * self.multi_tokens,
         }
         for prompt, answer in turns:
             for piece in PLACEHOLDER.split(prompt):
@@ -209,13 +234,8 @@ class AffectGPTProcessor(ProcessorMixin):
         self, number: int, turns: Sequence[Turn], video: bool, audio: bool
     ) -> tuple[list[int], list[int]]:
         prompts = [prompt for prompt, _ in turns]
-        for name, token, there in (("video", VIDEO, video), ("audio", AUDIO, audio)):
-            count = sum(prompt.count(token) for prompt in prompts)
-            if count != there:
-                raise DataError(
-                    f"sample {number}: {token} occurs {count} times in the text, but "
-                    f"{'one' if there else 'no'} {name} is given"
-                )
+        if fault := media_fault(prompts, video, audio, self.multi_tokens):
+            raise DataError(f"sample {number}: {fault}")
         ids, labels = self.encode(turns)
         if len(ids) > self.max_length:
             raise DataError(

@@ -7,15 +7,23 @@ trains with ``train-2024`` and tests with ``infer-2024``.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emolib.prompts import plain
 
 VIDEO = "<ImageHere>"
 AUDIO = "<AudioHere>"
+MULTI = "<MultiHere>"  # video and audio fused before the language model
 STOP = "###"
 
 _EMOTION = "From what clues can we infer the person's emotional state?"
+# Asked and answered by the design of 2025, which lists labels without describing anything.
+LABELS_QUESTION = "Please recognize all possible emotional states of the character."
+LABELS_ANSWER = "The character's emotional state is {labels}."
+_STATED = re.compile(r"The character's emotional state is (?P<labels>[^.!?\n]+)\.?", re.IGNORECASE)
+DESCRIPTION_QUESTION = _EMOTION
 _EXPERT = (
     "Now as an expert in the field of emotions, please focus on the facial expressions, body "
     "movements, environment, acoustic information, subtitle content, etc., in the video to "
@@ -39,6 +47,7 @@ class Preset:
         end: After everything.
         gaps: Spaces after the audio, video and subtitle sentence in the published text.
         quote: Stray mark before the video sentence in the published text.
+        fused: Also speak of video and audio fused, where there are both.
     """
 
     name: str
@@ -51,6 +60,7 @@ class Preset:
     end: str = " ###Assistant:"
     gaps: tuple[int, int, int] = (1, 1, 1)
     quote: str = ""
+    fused: bool = False
 
 
 PRESETS: dict[str, Preset] = {
@@ -88,6 +98,26 @@ PRESETS: dict[str, Preset] = {
     )
 }
 
+# What the release of 2025 says of its inputs is not known here: the sentences of 2024 stand in
+# their place. Question and answer are its own.
+PRESETS_2025: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "labels-2025",
+            "AffectGPT of 2025 (arXiv 2501.16566), question; inputs as in train-2024",
+            question=LABELS_QUESTION,
+        ),
+        Preset(
+            "fused-2025",
+            "as labels-2025, with pre-fused video and audio",
+            question=LABELS_QUESTION,
+            fused=True,
+        ),
+    )
+}
+ALL_PRESETS = PRESETS | PRESETS_2025
+
 # Asked about MiniGPT-4's pictures, one at random.
 IMAGE_QUESTIONS = (
     "Describe this image in detail.",
@@ -110,7 +140,7 @@ def build_prompt(
     """Write one prompt; a modality that is not given leaves no trace in it.
 
     Args:
-        preset: A key of :data:`PRESETS`.
+        preset: A key of :data:`ALL_PRESETS`.
         video: Whether there is a video or image.
         audio: Whether there is audio.
         subtitle: The spoken words; "" for known silence (empty tags, as published for
@@ -123,9 +153,9 @@ def build_prompt(
     Raises:
         ValueError: unknown preset.
     """
-    if preset not in PRESETS:
-        raise ValueError(f"unknown prompt preset {preset!r}; choose from {sorted(PRESETS)}")
-    words = PRESETS[preset]
+    if preset not in ALL_PRESETS:
+        raise ValueError(f"unknown prompt preset {preset!r}; choose from {sorted(ALL_PRESETS)}")
+    words = ALL_PRESETS[preset]
     gaps = words.gaps if reference_compat else (1, 1, 1)
     quote = words.quote if reference_compat and audio else ""
     text = words.start
@@ -140,6 +170,8 @@ def build_prompt(
             f"{quote}Close your ears, open your eyes and you see that <{tag}>{VIDEO}</{tag}>."
             + " " * gaps[1]
         )
+    if words.fused and audio and video and not image:
+        text += f"Hear and see at once that <Multi>{MULTI}</Multi>. "
     if subtitle is not None:
         text += (
             f"The {words.subtitle} of this video is <Subtitle>{plain(subtitle)}</Subtitle>."
@@ -150,6 +182,33 @@ def build_prompt(
         return text + asked + words.end
     evidence = _evidence(video, audio, subtitle is not None, words.given)
     return f"{text}Now answer my question based on {evidence}. {asked}{words.end}"
+
+
+def question_of(preset: str, answer: str) -> str | None:
+    """The question that fits what is answered; None = the preset's own.
+
+    Args:
+        preset: A key of :data:`ALL_PRESETS`.
+        answer: "description" or "labels".
+    """
+    if answer == "labels":
+        return LABELS_QUESTION
+    return DESCRIPTION_QUESTION if preset in PRESETS_2025 else None
+
+
+def labels_answer(labels: Sequence[str]) -> str:
+    """What the design of 2025 learns to say of a clip's labels.
+
+    >>> labels_answer(["happy", "a little shy"])
+    "The character's emotional state is happy, a little shy."
+    """
+    return LABELS_ANSWER.format(labels=", ".join(labels))
+
+
+def stated_labels(answer: str) -> str | None:
+    """The list in an answer that has the form of :func:`labels_answer`; None in any other."""
+    found = _STATED.fullmatch(answer.strip())
+    return found["labels"] if found else None
 
 
 def next_turn(question: str) -> str:
@@ -166,3 +225,27 @@ def _evidence(video: bool, audio: bool, subtitle: bool, given: str) -> str:
     if len(senses) > 1:
         senses[-1] = f"and {senses[-1]}"
     return f"what you have {', '.join(senses)}"
+
+
+def media_fault(prompts: Sequence[str], video: bool, audio: bool, multi_tokens: int) -> str:
+    """Why prompts and media do not go together; "" when they do.
+
+    Args:
+        prompts: All turns of one sample.
+        video: Whether a video or picture is given.
+        audio: Whether a sound is given.
+        multi_tokens: The processor's; 0 = its model does not fuse.
+    """
+    counts = {token: sum(p.count(token) for p in prompts) for token in (VIDEO, AUDIO, MULTI)}
+    if counts[MULTI] and not multi_tokens:
+        return f"{MULTI} in the text, but this model has no pre-fusion: choose another preset"
+    if counts[MULTI] > 1:
+        return f"{MULTI} occurs {counts[MULTI]} times in the text: once at most"
+    for name, token, there in (("video", VIDEO, video), ("audio", AUDIO, audio)):
+        fused = bool(counts[MULTI]) and counts[token] == 0  # seen or heard in fused form only
+        if counts[token] + fused != there:
+            return (
+                f"{token} occurs {counts[token]} times in the text, but "
+                f"{'one' if there else 'no'} {name} is given"
+            )
+    return ""

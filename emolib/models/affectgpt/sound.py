@@ -1,6 +1,7 @@
-"""Waveforms -> the mel spectrograms ImageBind was trained on.
+"""Waveforms -> what the audio towers were trained on.
 
-Eight two-second clips of a recording, each a 128-bin Kaldi log-mel spectrogram.
+Eight two-second clips of a recording, each a 128-bin Kaldi log-mel spectrogram for ImageBind, or
+a normalised waveform for HuBERT and its kind.
 """
 
 from __future__ import annotations
@@ -176,7 +177,8 @@ class ImageBindFeatureExtractor(FeatureExtractionMixin):
             return_tensors: As everywhere in transformers.
 
         Returns:
-            ``input_features``: float32 [n, num_clips, 1, num_mel_bins, target_length].
+            ``input_features``: float32 [n, num_clips, 1, num_mel_bins, target_length], or
+            [n, num_clips, samples] of waveforms.
 
         Raises:
             MediaError: empty or non-finite audio; names its position.
@@ -190,24 +192,49 @@ class ImageBindFeatureExtractor(FeatureExtractionMixin):
 
     def extract(self, waveform: np.ndarray, rate: int) -> np.ndarray:
         """Features of one recording: float32 [num_clips, 1, num_mel_bins, target_length]."""
+        mel = log_mel(self.clips(waveform, rate), self.num_mel_bins, self.sampling_rate)
+        mel = mel[..., : self.target_length]
+        mel = np.pad(mel, ((0, 0), (0, 0), (0, self.target_length - mel.shape[-1])))
+        return ((mel - self.mean) / self.std)[:, None].astype(np.float32)
+
+    def clips(self, waveform: np.ndarray, rate: int) -> np.ndarray:
+        """Cut a recording [channels, samples]: float32 [num_clips, samples of a clip]."""
         length = round(self.clip_seconds * self.sampling_rate)
         if not self.reference_compat:
             waveform = waveform.mean(0, keepdims=True)
         waveform = resample(waveform, rate, self.sampling_rate)
         waveform = np.pad(waveform, ((0, 0), (0, max(length - waveform.shape[1], 0))))
         starts = clip_starts(waveform.shape[1], self.num_clips, length, self.reference_compat)
-        if self.reference_compat:
-            clips = []
-            for start in starts:
-                view = waveform[:, start : start + length]
-                view -= view.mean()
-                clips.append(view[0].copy())
-        else:
-            clips = [waveform[0, start : start + length] for start in starts]
-        mel = log_mel(np.stack(clips), self.num_mel_bins, self.sampling_rate)
-        mel = mel[..., : self.target_length]
-        mel = np.pad(mel, ((0, 0), (0, 0), (0, self.target_length - mel.shape[-1])))
-        return ((mel - self.mean) / self.std)[:, None].astype(np.float32)
+        if not self.reference_compat:
+            return np.stack([waveform[0, start : start + length] for start in starts])
+        clips = []
+        for start in starts:
+            view = waveform[:, start : start + length]
+            view -= view.mean()
+            clips.append(view[0].copy())
+        return np.stack(clips)
+
+
+class WaveformFeatureExtractor(ImageBindFeatureExtractor):
+    """Recordings -> evenly spaced clips as waveforms, for HuBERT and its kind.
+
+    Args:
+        do_normalize: Bring every clip to mean 0 and variance 1, as the audio tower was trained
+            (its ``preprocessor_config.json`` says so). Silence stays 0.
+        **kwargs: As :class:`ImageBindFeatureExtractor`'s; those of spectrograms play no part.
+    """
+
+    def __init__(self, do_normalize: bool = True, **kwargs: Any) -> None:
+        self.do_normalize = do_normalize
+        super().__init__(**kwargs)
+
+    def extract(self, waveform: np.ndarray, rate: int) -> np.ndarray:
+        """Waveforms of one recording: float32 [num_clips, samples of a clip]."""
+        clips = self.clips(waveform, rate).astype(np.float32)
+        if self.do_normalize:
+            clips = clips - clips.mean(-1, keepdims=True)
+            clips = clips / np.sqrt(clips.var(-1, keepdims=True) + 1e-7)
+        return clips
 
 
 def _checked(waveform: np.ndarray, number: int) -> np.ndarray:

@@ -34,7 +34,7 @@ from emolib.models.affectgpt import AffectGPTForConditionalGeneration
 from emolib.models.affectgpt.cache import FeatureCache, Kind, pack_frames
 from emolib.models.affectgpt.media import read_clip, read_sound
 from emolib.models.affectgpt.modeling import FROZEN, TRAINED
-from emolib.models.affectgpt.prompts import AUDIO, STOP, VIDEO
+from emolib.models.affectgpt.prompts import AUDIO, MULTI, STOP, VIDEO, media_fault
 
 TYPE = "affectgpt"
 
@@ -55,7 +55,7 @@ class AffectGPTLoader(ModelLoader):
 class AffectGPTTemplate(Template):
     """Tokenises as :class:`AffectGPTProcessor` does, and loads media."""
 
-    placeholder_tokens = [VIDEO, AUDIO]  # noqa: RUF012  (ms-swift's own convention)
+    placeholder_tokens = [VIDEO, AUDIO, MULTI]  # noqa: RUF012  (ms-swift's own convention)
     support_padding_free = False
 
     @cached_property
@@ -72,17 +72,21 @@ class AffectGPTTemplate(Template):
         ids, labels = self.processor.encode(turns)
         encoded: dict[str, Any] = {"input_ids": ids, "loss_scale": None}
         encoded["labels"] = labels if self.is_training else None
-        media: tuple[tuple[Kind, str, list[str]], ...] = (
-            ("video", VIDEO, inputs.videos),
-            ("audio", AUDIO, inputs.audios),
+        fault = media_fault(
+            [prompt for prompt, _ in turns],
+            len(inputs.videos) == 1,
+            len(inputs.audios) == 1,
+            self.processor.multi_tokens,
         )
-        for kind, token, paths in media:
-            asked = sum(prompt.count(token) for prompt, _ in turns)
-            if asked != len(paths) or asked > 1:
-                raise DataError(
-                    f"{asked} {token} in the text and {len(paths)} {kind}s: give none or one of "
-                    f"both. The text begins {turns[0][0][:60]!r}"
-                )
+        if max(len(inputs.videos), len(inputs.audios)) > 1:
+            fault = f"{len(inputs.videos)} videos and {len(inputs.audios)} audios: one at most"
+        if fault:
+            raise DataError(f"{fault}. The text begins {turns[0][0][:60]!r}")
+        media: tuple[tuple[Kind, list[str]], ...] = (
+            ("video", inputs.videos),
+            ("audio", inputs.audios),
+        )
+        for kind, paths in media:
             if paths:
                 encoded |= self._medium(kind, Path(paths[0]))
         return encoded

@@ -10,9 +10,9 @@ from typing import Any
 from transformers import AddedToken, AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase
 
 from emolib.errors import DataError, MissingModelError
-from emolib.models.affectgpt.prompts import AUDIO, PRESETS, VIDEO, build_prompt
+from emolib.models.affectgpt.prompts import ALL_PRESETS, AUDIO, MULTI, VIDEO, build_prompt
 
-PLACEHOLDER = re.compile(f"({re.escape(VIDEO)}|{re.escape(AUDIO)})")
+PLACEHOLDER = re.compile(f"({re.escape(VIDEO)}|{re.escape(AUDIO)}|{re.escape(MULTI)})")
 _SENTENCEPIECE = "tokenizer.model"
 
 
@@ -28,6 +28,12 @@ def placeholder_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
     )
     video, audio = tokenizer.convert_tokens_to_ids([VIDEO, AUDIO])
     return video, audio
+
+
+def multi_placeholder_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id of ``<MultiHere>``, which is added when missing; only the design of 2025 has it."""
+    tokenizer.add_tokens([AddedToken(MULTI, special=True, normalized=False)], special_tokens=True)
+    return tokenizer.convert_tokens_to_ids(MULTI)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -96,6 +102,6 @@ def _sentencepiece(path: Path) -> Any:
 
 
 def _probes() -> Iterator[str]:
-    for preset in PRESETS:
+    for preset in ALL_PRESETS:
         prompt = build_prompt(preset, subtitle="Don't! 你好。 It's 5 o'clock…")
-        yield from (piece for piece in PLACEHOLDER.split(prompt) if piece not in (VIDEO, AUDIO))
+        yield from PLACEHOLDER.split(prompt)[::2]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from emolib.errors import EngineError, MissingModelError
 from emolib.files import write_atomic
-from emolib.models.affectgpt.modeling import TRAINED, AffectGPTForConditionalGeneration
+from emolib.models.affectgpt.lora import add_lora, as_metadata, from_metadata, lora_settings
+from emolib.models.affectgpt.modeling import LORA, TRAINED, AffectGPTForConditionalGeneration
 
 BRANCHES = "branches.safetensors"
 #: Tensors and numbers of the paper's trainable set, at the published sizes.
@@ -18,10 +19,10 @@ PUBLISHED = (116, 44_959_744)
 
 
 def check_trainable(model: AffectGPTForConditionalGeneration) -> tuple[int, int]:
-    """Make sure that exactly the paper's set is trained: both branches whole, nothing else.
+    """Make sure that exactly the design's set is trained: the branches whole, LoRA if there is one.
 
     Returns:
-        (tensors, numbers): :data:`PUBLISHED` at the published sizes.
+        (tensors, numbers): :data:`PUBLISHED` at the published sizes of 2024.
 
     Raises:
         EngineError: another set; names what is missing and what is too much.
@@ -41,27 +42,27 @@ def check_trainable(model: AffectGPTForConditionalGeneration) -> tuple[int, int]
 
 
 def save_branches(model: AffectGPTForConditionalGeneration, path: Path) -> Path:
-    """Write both branches, atomically."""
-    tensors = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
-        if name.startswith(TRAINED)
-    }
-    return write_atomic(path, save(tensors))
+    """Write the branches, and the language model's LoRA if it has one, atomically."""
+    tensors = {name: t.detach().cpu().contiguous() for name, t in _own(model).items()}
+    return write_atomic(path, save(tensors, metadata=as_metadata(model)))
 
 
 def load_branches(model: AffectGPTForConditionalGeneration, path: Path) -> None:
-    """Put trained branches into a model, in place.
+    """Put trained branches into a model, in place; a LoRA in the file is added to a model without.
 
     Raises:
         MissingModelError: no such file, or damaged.
         EngineError: branches of another model: names or shapes differ.
     """
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+        with safe_open(path, framework="pt") as opened:
+            settings = from_metadata(opened.metadata() or {})
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
         raise MissingModelError(f"{path}: no trained branches to be read: {error}") from None
-    own = {name: t for name, t in model.state_dict().items() if name.startswith(TRAINED)}
+    if settings is not None and lora_settings(model) is None:
+        add_lora(model, **settings)
+    own = _own(model)
     odd = set(own.keys() ^ tensors.keys())
     odd |= {name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape}
     if odd:
@@ -71,19 +72,26 @@ def load_branches(model: AffectGPTForConditionalGeneration, path: Path) -> None:
             tensor.copy_(tensors[name])
 
 
+def _own(model: AffectGPTForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """What is trained, by name."""
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name.startswith(TRAINED) or LORA in name
+    }
+
+
 def _is_full_size(model: AffectGPTForConditionalGeneration) -> bool:
     config = model.config
+    if (config.fusion, config.pre_fusion) != ("qformer", "none") or lora_settings(model):
+        return False
     sizes = [
         (c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.encoder_hidden_size)
         for c in (config.video_qformer_config, config.audio_qformer_config)
     ]
-    queries = (
-        config.video_qformer_config.num_query_tokens,
-        config.audio_qformer_config.num_query_tokens,
-    )
     return (
         sizes == [(768, 3072, 2, 768), (768, 3072, 2, 1024)]
-        and queries == (32, 8)
+        and (config.video_tokens, config.audio_tokens) == (32, 8)
         and (config.max_frames, config.max_clips) == (32, 8)
         and config.text_config.hidden_size == 4096
     )
