@@ -27,6 +27,14 @@ _SPOKEN = 128  # of the language model
 _CONTEXT = 2048
 _MERGES = 4000  # until every word of the world is one token
 SHARES = {"clip": (0.5, 12), "picture": (0.2, 24), "judge": (0.24, 16), "extract": (0.06, 12)}
+# Then the words, which are learnt late: short questions, most of them about text.
+READING = {
+    "clip": (0.2, 12),
+    "words": (0.35, 16),
+    "picture": (0.1, 16),
+    "judge": (0.3, 24),
+    "extract": (0.05, 12),
+}
 CHECKS = {"clip": (1.0, 1), "picture": (1.0, 1), "judge": (1.0, 1), "extract": (1.0, 1)}
 
 
@@ -169,27 +177,36 @@ def train_tower(
 
 
 def train_language(
-    model: Any,
-    processor: Any,
-    pictures: Pictures,
-    val: Pictures,
-    steps: int,
-    folder: Path,
-    seed: int,
+    model: Any, processor: Any, pictures: Pictures, val: Pictures, recipe: Recipe, folder: Path
 ) -> tuple[list[float], dict[str, float]]:
     """Train the language model on the finished tower's tokens; returns losses and agreement."""
-    tokens = picture_tokens(model)
+    tokens, seed = picture_tokens(model), recipe.seed
     voice = speaker(model, processor)
     known = language.kept(folder, pictures, tokens, seed)
     fresh = language.seen(val, tokens, None)
     asked = language.kinds(val, STYLE, CHECKS)
-    losses = loop.train(
-        {"language": voice.language},
-        language.answer_loss(voice, known, language.kinds(pictures, STYLE, SHARES), seed),
-        loop.Phase(f"language-{steps}-{pictures.world.clips}", steps, rate=2e-3, decay=0.02),
-        folder,
-        check=lambda: str(language.agreement(voice, fresh, asked, 24, seed)),
-    )
+    losses: list[float] = []
+    named = f"{recipe.language_steps}-{pictures.world.clips}"
+    for phase, shares in (
+        (loop.Phase(f"language-{named}", recipe.language_steps, rate=2e-3, decay=0.02), SHARES),
+        (
+            loop.Phase(
+                f"reading-{named}-{recipe.reading_steps}",
+                recipe.reading_steps,
+                rate=1.5e-3,
+                decay=0.02,
+                save=100,
+            ),
+            READING,
+        ),
+    ):
+        losses += loop.train(
+            {"language": voice.language},
+            language.answer_loss(voice, known, language.kinds(pictures, STYLE, shares), seed),
+            phase,
+            folder,
+            check=lambda: str(language.agreement(voice, fresh, asked, 24, seed)),
+        )
     return losses, language.agreement(voice, fresh, asked, 200, seed)
 
 
@@ -201,9 +218,7 @@ def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
     model, processor = build(recipe.seed)
     seeing, saw = train_tower(model, pictures, val, recipe.tower_steps, states, recipe.seed)
     known = first(pictures, recipe.language_clips)
-    saying, said = train_language(
-        model, processor, known, val, recipe.language_steps, states, recipe.seed
-    )
+    saying, said = train_language(model, processor, known, val, recipe, states)
     facts = {
         "losses": {"tower": ends(seeing), "language": ends(saying)},
         "scores": {f"sees {k}": v for k, v in saw.items()}

@@ -88,13 +88,18 @@ def kinds(pictures: Pictures, style: int, shares: dict[str, tuple[float, int]]) 
     Args:
         pictures: The rendering.
         style: Wording of the answers.
-        shares: Name -> (share, batch) of "clip", "picture", "judge" and "extract".
+        shares: Name -> (share, batch) of "clip" (frames and words), "words" (the same with one
+            frame only), "picture" (a caption), "judge" and "extract".
     """
     of = pictures.world
 
     def clip(rng: np.random.Generator) -> Sample:
         index = int(rng.integers(of.clips))
         return texts.clip_sample(of, index, bool(pictures.close[index]), style, rng)
+
+    def words(rng: np.random.Generator) -> Sample:
+        index = int(rng.integers(of.clips))
+        return texts.clip_sample(of, index, bool(pictures.close[index]), style, rng, frames=1)
 
     def picture(rng: np.random.Generator) -> Sample:
         index, frame = int(rng.integers(of.clips)), int(rng.integers(of.frames))
@@ -108,7 +113,13 @@ def kinds(pictures: Pictures, style: int, shares: dict[str, tuple[float, int]]) 
     def extract(rng: np.random.Generator) -> Sample:
         return texts.extract_sample(of, int(rng.integers(of.clips)))
 
-    draws: dict[str, Draw] = {"clip": clip, "picture": picture, "judge": judge, "extract": extract}
+    draws: dict[str, Draw] = {
+        "clip": clip,
+        "words": words,
+        "picture": picture,
+        "judge": judge,
+        "extract": extract,
+    }
     return [Kind(name, share, batch, draws[name]) for name, (share, batch) in shares.items()]
 
 

@@ -17,6 +17,8 @@ class Recipe:
         world_seed: Seed of the world.
         tower_steps: Steps of the vision tower.
         language_steps: Steps of the language model.
+        reading_steps: More steps of the language model, mostly about words, where it has a
+            phase of its own for them.
         seed: Seed of weights, order and draws.
     """
 
@@ -27,9 +29,10 @@ class Recipe:
     world_seed: int = 1
     tower_steps: int = 3000
     language_steps: int = 1200
+    reading_steps: int = 500
     seed: int = 0
 
     def tower(self) -> dict[str, int]:
         """Everything a finished tower depends on."""
-        own = ("language_clips", "language_steps")
+        own = ("language_clips", "language_steps", "reading_steps")
         return {key: value for key, value in asdict(self).items() if key not in own}

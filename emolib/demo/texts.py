@@ -152,8 +152,24 @@ def similarity(first: Sequence[str], second: Sequence[str]) -> float:
     return round(shared / union, 1)
 
 
-def clip_sample(of: World, index: int, close: bool, style: int, rng: np.random.Generator) -> Sample:
-    """Draw one question with all or some of a clip's frames and a sentence."""
+def clip_sample(
+    of: World,
+    index: int,
+    close: bool,
+    style: int,
+    rng: np.random.Generator,
+    frames: int = 0,
+) -> Sample:
+    """Draw one question with a clip's frames and a sentence.
+
+    Args:
+        of: The rendered world.
+        index: The clip.
+        close: Close-ups of the face are shown.
+        style: Wording of the answer.
+        rng: Draws sentence and frames.
+        frames: So many frames; 0 = all, in training in half of the questions only three.
+    """
     clip = of.spec(index)
     learning = of.split == "train"
     state = str(rng.choice(["", *(s.name for s in world.SECONDARY["words"])]))
@@ -162,8 +178,10 @@ def clip_sample(of: World, index: int, close: bool, style: int, rng: np.random.G
         subtitle = _thinned(subtitle, rng, keep=len(cry.split()))
     seen = replace(shown(clip, close), words=state, cried=bool(cry))
     numbers = list(range(of.frames))
-    if learning and rng.random() < 0.5:
-        numbers = sorted(rng.choice(of.frames, _FEW, replace=False).tolist())
+    if not frames and learning and rng.random() < 0.5:
+        frames = _FEW
+    if frames:
+        numbers = sorted(rng.choice(of.frames, frames, replace=False).tolist())
     prompt = prompts.ZERO_SHOT.render(text=subtitle)
     return Sample(prompt, clip_answer(seen, style), tuple((index, k) for k in numbers))
 
