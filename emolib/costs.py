@@ -16,26 +16,36 @@ class Bill:
         prompt: Prompt tokens so far; answers whose length is not told count as 0.
         new: Generated tokens so far.
         failed: Answers that are errors.
+
+    Args:
+        prices: What answers cost.
+        expected: How many answers there will be.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, prices: Prices, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, prices: Prices, expected: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.prompt, self.new, self.failed = 0, 0, 0
+        self._answers, self._expected = 0, expected
         self._prices, self._clock, self._start = prices, clock, clock()
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Count one answered ledger row."""
+        self._answers += 1
         self.failed += row["error"] is not None
         self.prompt += max(0, row["prompt_tokens"])
         self.new += max(0, row["new_tokens"])
 
     def note(self) -> str:
-        """The bill in a few words, e.g. "3 failed, 1.2M+310k tokens, 0.42 USD"."""
+        """The bill in a few words, e.g. "3 failed, 1.2M+310k tokens, 0.42 of about 12.30 USD"."""
         parts = [f"{self.failed} failed"] if self.failed else []
         if self.prompt or self.new:
             parts.append(f"{_short(self.prompt)}+{_short(self.new)} tokens")
         money = cost(self._prices, self.prompt, self.new, self._clock() - self._start)
         if money:
-            parts.append(f"{money:.2f} {self._prices.currency}")
+            whole = money / max(1, self._answers) * self._expected
+            parts.append(f"{money:.2f} of about {whole:.2f} {self._prices.currency}")
         return ", ".join(parts)
 
 

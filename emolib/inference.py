@@ -72,7 +72,7 @@ def ask(tasks: Iterable[Task], engine: Engine, ledger: Ledger, desc: str) -> dic
     if ledger.broken:
         print(f"{ledger.path.name}: {ledger.broken} cut-off rows are left out and asked again")
     distinct = len(set(keys.values()))
-    bill = Bill(engine.prices)
+    bill = Bill(engine.prices, len(todo))
     with Progress(desc, distinct, done=distinct - len(todo)) as progress:
         for answer in answers(todo, engine):
             ledger.put(answer)

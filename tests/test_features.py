@@ -17,6 +17,7 @@ from emolib.features.picture import NAMES as PICTURE_NAMES
 from emolib.features.picture import picture_features, picture_frames
 from emolib.features.statistics import PictureStatistics, VoiceStatistics, WordStatistics
 from emolib.features.table import feature_table, shorten
+from emolib.media.detectors import Face
 from emolib.media.faces import crop_face
 from emolib.models.features.open import feature_tables, open_extractor
 from emolib.params.discriminative import FeatureParams
@@ -309,3 +310,26 @@ def test_the_identity_tells_levels_and_crops_apart():
 def test_a_clip_without_words_says_so(tmp_path):
     with pytest.raises(MediaError, match="no subtitle"):
         WordStatistics().load(Clip("x", tmp_path / "x.mp4"))
+
+
+def test_the_detection_rate_is_kept_with_the_features(tmp_path):
+    clips = [Clip(f"c{k}", write_video(tmp_path / f"c{k}.mp4", 6)) for k in range(2)]
+
+    class Half:
+        """Finds a face in every second frame."""
+
+        n = 0
+
+        def detect(self, image):
+            self.n += 1
+            return [Face((8.0, 8.0, 40.0, 40.0), 1.0)] if self.n % 2 else []
+
+    extractor = PictureStatistics(frames=4)
+    extractor._detector = Half()
+    cache = FeatureCache(tmp_path / "cache")
+    first = feature_table(clips, extractor, cache)
+    again = feature_table(clips, PictureStatistics(frames=4), cache)
+    assert first.faces == again.faces == {"frames": 8, "found": 4}
+    assert again.rows(np.array([0])).faces == first.faces
+    voiceless = feature_table([Clip("w", clips[0].video, subtitle="Hi")], WordStatistics(), cache)
+    assert voiceless.faces == {}

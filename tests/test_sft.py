@@ -210,6 +210,7 @@ def test_the_plan_mixes_evenly() -> None:
     assert set(range(7)) <= set(whole.order.tolist())
     with pytest.raises(DataError, match="no pictures"):
         sft.plan(7, 0, 0.5, RECIPE, 0)
+    assert sft.open_pictures("nowhere", DATA, Path("nowhere"), "test", 0.0) == []
 
 
 def test_the_split_is_drawn_and_recorded_by_name(world: World, tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
@@ -155,6 +156,29 @@ def answer_all(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
         raise ValueError("request ids must be unique")
     replies = {reply.id: reply for reply in engine.stream(requests)}
     return [replies[r.id] for r in requests]
+
+
+def keep_busy(
+    requests: Iterable[Request], start: Callable[[Request], Future[Reply]], most: int
+) -> Iterator[set[Future[Reply]]]:
+    """Keep up to ``most`` requests under way and yield those that ended, as they do.
+
+    A request is pulled only when there is room for it. What is still waiting when the caller
+    stops is cancelled.
+    """
+    source = iter(requests)
+    under_way: set[Future[Reply]] = set()
+    try:
+        while True:
+            while len(under_way) < most and (request := next(source, None)) is not None:
+                under_way.add(start(request))
+            if not under_way:
+                return
+            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+            yield done
+    finally:
+        for future in under_way:
+            future.cancel()
 
 
 def read_tokens(logprobs: Any) -> tuple[Token, ...]:

@@ -7,13 +7,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from emolib.engines.base import EngineBase, Reply, Request
+from emolib.engines.base import EngineBase, Reply, Request, keep_busy
 from emolib.engines.launch import Launched
 from emolib.engines.watch import Watch
 from emolib.engines.wire import Again, read_answer, reason, retry_after, sampling, write_body
@@ -146,30 +146,18 @@ class ServerEngine(EngineBase):
         """See :meth:`emolib.engines.base.Engine.stream`; replies come as they complete."""
         if self._closed.is_set():
             raise EngineError(f"engine {self.name!r} is closed")
-        source = iter(requests)
-        pool = ThreadPoolExecutor(self._params.concurrency, thread_name_prefix=self.name)
-        under_way: set[Future[Reply]] = set()
+        width = self._params.concurrency
+        pool = ThreadPoolExecutor(width, thread_name_prefix=self.name)
         try:
-            while True:
-                while len(under_way) < self._params.concurrency:
-                    request = next(source, None)
-                    if request is None:
-                        break
-                    under_way.add(pool.submit(self._answer, request))
-                if not under_way:
-                    return
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                yield from self._good(done)
+            for done in keep_busy(requests, lambda r: pool.submit(self._answer, r), width):
+                # less the requests that found the server lost
+                yield from (f.result() for f in done if not f.exception())
                 if self._watch.over:
-                    yield from self._good({f for f in under_way if f.done()})
                     raise self._watch.over
+                for future in done:
+                    future.result()  # a fault of ours is no reply
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-    @staticmethod
-    def _good(done: Iterable[Future[Reply]]) -> Iterator[Reply]:
-        """Replies of finished requests, less those that found the server lost."""
-        return (f.result() for f in done if not isinstance(f.exception(), EngineError))
 
     def close(self) -> None:
         """Close the connections and end a launched server; requests under way end as errors."""

@@ -7,11 +7,11 @@ import importlib
 import json
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from emolib.engines.base import Reply, Request
+from emolib.engines.base import Reply, Request, keep_busy
 from emolib.engines.local import LocalEngine, make_template
 from emolib.engines.sampling import request_seed
 from emolib.engines.swift_setup import (
@@ -112,29 +112,18 @@ class VllmEngine(LocalEngine):
         if self._engine is None:
             raise EngineError(f"engine {self.name!r} is closed")
         loop = self._engine._get_event_loop()
-        source = iter(requests)
-        under_way: set[Future[Reply]] = set()
-        try:
-            while True:
-                while len(under_way) < self._most:
-                    request = next(source, None)
-                    if request is None:
-                        break
-                    under_way.add(asyncio.run_coroutine_threadsafe(self._one(request), loop))
-                if not under_way:
-                    return
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                lost = [f for f in done if f.exception()]
-                yield from (f.result() for f in done if not f.exception())
-                if lost:
-                    raise EngineError(
-                        f"{self.name}: vLLM's engine died ({lost[0].exception()}). What was "
-                        "answered is kept; run again",
-                        transient=True,
-                    )
-        finally:
-            for future in under_way:
-                future.cancel()
+
+        def start(request: Request) -> Future[Reply]:
+            return asyncio.run_coroutine_threadsafe(self._one(request), loop)
+
+        for done in keep_busy(requests, start, self._most):
+            yield from (f.result() for f in done if not f.exception())
+            if lost := [f for f in done if f.exception()]:
+                raise EngineError(
+                    f"{self.name}: vLLM's engine died ({lost[0].exception()}). What was answered "
+                    "is kept; run again",
+                    transient=True,
+                )
 
     async def _one(self, request: Request) -> Reply:
         start = time.perf_counter()

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from emolib.errors import DataError
-from emolib.files import write_atomic
+from emolib.files import read_json, write_atomic, write_json
 from emolib.hashing import key_of
 
 _DIGEST = 32
@@ -40,6 +40,18 @@ class FeatureCache:
     def path(self, key: str) -> Path:
         """Where an entry lies, or would lie."""
         return self.root / key[:2] / f"{key}.npy"
+
+    def note(self, key: str, note: Mapping[str, int]) -> None:
+        """Keep some numbers beside an entry."""
+        write_json(self.path(key).with_suffix(".json"), dict(note))
+
+    def noted(self, key: str) -> dict[str, int] | None:
+        """What was kept beside an entry; None when nothing was."""
+        path = self.path(key).with_suffix(".json")
+        try:
+            return dict(read_json(path)) if path.is_file() else None
+        except (DataError, TypeError, ValueError):
+            return None
 
     def get(self, key: str) -> np.ndarray | None:
         """Map an entry into memory; None when there is none.

@@ -74,6 +74,7 @@ class PictureStatistics:
             "face": self.face.model_dump(mode="json"),
         }
         self._detector: Any = None
+        self.faces: dict[str, Any] = {}
 
     def content(self, clip: Clip) -> dict[str, Any]:
         """The video's file."""
@@ -81,7 +82,9 @@ class PictureStatistics:
 
     def load(self, clip: Clip) -> tuple[Any, Any]:
         """The frames and their face crops."""
-        return read_faces(clip, self.frames, self.face, self._open())
+        images, crops = read_faces(clip, self.frames, self.face, self._open())
+        self.faces[clip.name] = _face_record(crops)
+        return images, crops
 
     def _open(self) -> Any:
         if self._detector is None:
@@ -96,6 +99,12 @@ class PictureStatistics:
 
         tables = [picture_frames(images, crops) for images, crops in items]
         return tables if self.level == "frame" else [picture_features(t) for t in tables]
+
+
+def _face_record(crops: Any) -> dict[str, object]:
+    from emolib.media.faces import face_record
+
+    return face_record(crops)
 
 
 def read_faces(clip: Clip, frames: int, face: FaceParams, detector: Any) -> tuple[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -27,6 +27,9 @@ class Extractor(Protocol):
         identity: Everything its numbers depend on beside the clip, as plain JSON values; part
             of every cache key.
         batch_size: Clips computed together.
+
+    One that cuts faces out may have ``faces``: clip name -> what
+    :func:`emolib.media.faces.face_record` says of it, put there by :meth:`load`.
     """
 
     name: str
@@ -64,6 +67,8 @@ class FeatureTable:
         missing: bool [clips], True where there was nothing to compute from: a row of zeros.
         errors: Clip name -> why it is missing.
         identity: The extractor's identity.
+        faces: Of features cut out of faces: ``frames`` looked at and those with a face
+            ``found``, over all clips; empty for other features.
     """
 
     name: str
@@ -73,6 +78,7 @@ class FeatureTable:
     missing: np.ndarray
     errors: dict[str, str] = field(default_factory=dict)
     identity: Mapping[str, Any] = field(default_factory=dict)
+    faces: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def width(self) -> int:
@@ -90,6 +96,7 @@ class FeatureTable:
             self.missing[index],
             self.errors,
             self.identity,
+            self.faces,
         )
 
 
@@ -121,10 +128,12 @@ def feature_table(
     found: dict[int, np.ndarray] = {}
     errors: dict[str, str] = {}
     waiting: list[tuple[int, str, Any]] = []
+    keys: list[str] = []
     with Progress(extractor.name, len(clips), unit="clip") as progress:
         for number, clip in enumerate(clips):
             try:
                 key = cache.key(extractor.content(clip), extractor.identity)
+                keys.append(key)
                 stored = _stored(cache, key)
                 if stored is None:
                     waiting.append((number, key, extractor.load(clip)))
@@ -138,7 +147,14 @@ def feature_table(
                 _compute(clips, extractor, cache, waiting, found)
                 waiting = []
             progress.advance()
-    return _assemble(clips, extractor, found, errors, max_steps)
+    table = _assemble(clips, extractor, found, errors, max_steps)
+    return replace(table, faces=_faces(cache, keys))
+
+
+def _faces(cache: FeatureCache, keys: Sequence[str]) -> dict[str, int]:
+    """Add up what was noted of faces when these entries were computed."""
+    noted = [note for key in keys if (note := cache.noted(key))]
+    return {name: sum(note[name] for note in noted) for name in ("frames", "found") if noted}
 
 
 def _compute(
@@ -154,6 +170,9 @@ def _compute(
             found[number] = cache.put(key, array)
         except ValueError as error:
             raise DataError(f"{extractor.name}, clip {clips[number].name}: {error}") from None
+        record = getattr(extractor, "faces", {}).pop(clips[number].name, None)
+        if record is not None:
+            cache.note(key, {name: record[name] for name in ("frames", "found")})
 
 
 def _stored(cache: FeatureCache, key: str) -> np.ndarray | None:

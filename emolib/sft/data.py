@@ -154,7 +154,9 @@ def _row(name: str, source: str, prompt: str, answer: str, medium: Path) -> dict
     }
 
 
-def open_pictures(root: str, data: DataParams, outputs: Path, profile: str) -> list[CaptionedImage]:
+def open_pictures(
+    root: str, data: DataParams, outputs: Path, profile: str, share: float = 1.0
+) -> list[CaptionedImage]:
     """Captioned pictures: MiniGPT-4's, or frames of the demo's training clips.
 
     Args:
@@ -162,10 +164,13 @@ def open_pictures(root: str, data: DataParams, outputs: Path, profile: str) -> l
         data: The stage's data set.
         outputs: The project's output folder.
         profile: Its part of it.
+        share: Part of all training rows that are pictures; at 0 none are read.
 
     Raises:
         DataError: the folder cannot be read or has errors.
     """
+    if not share:
+        return []
     if (folder := as_path(root)) is not None:
         reading = read_minigpt4(folder)
         reading.stop_on_errors()

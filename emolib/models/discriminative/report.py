@@ -83,7 +83,7 @@ def class_table(
 def feature_overview(corpus: Corpus) -> dict[str, Any]:
     """Table: extractors, widths, clips without that modality; and clips a class."""
     rows: list[list[Any]] = [
-        [table.name, table.modality, table.width, int(table.missing.sum())]
+        [table.name, table.modality, table.width, int(table.missing.sum()), _detection(table.faces)]
         for table in corpus.tables
     ]
     counts = np.bincount(corpus.y[corpus.labelled], minlength=len(corpus.classes))
@@ -91,10 +91,15 @@ def feature_overview(corpus: Corpus) -> dict[str, Any]:
     labelled, more = len(corpus.labelled), len(corpus.unlabelled)
     return {
         "title": "Features",
-        "columns": ["features", "modality", "width", "clips missing"],
+        "columns": ["features", "modality", "width", "clips missing", "frames with a face"],
         "rows": rows,
         "notes": [f"{labelled} labelled clips: {classes}; {more} without a class."],
     }
+
+
+def _detection(faces: Mapping[str, int]) -> float | None:
+    """Share of frames in which a face was found; None for features without faces."""
+    return faces["found"] / faces["frames"] if faces.get("frames") else None
 
 
 def repeats_table(found: Mapping[str, ClassPredictions]) -> dict[str, Any]:

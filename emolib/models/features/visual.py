@@ -34,6 +34,7 @@ class VisualExtractor(ModelExtractor):
         if params.view == "face":
             self.identity["face"] = params.face.model_dump(mode="json")
         self._detector: Any = None
+        self.faces: dict[str, Any] = {}
         self._front: Any = None
 
     def content(self, clip: Clip) -> dict[str, Any]:
@@ -42,7 +43,7 @@ class VisualExtractor(ModelExtractor):
 
     def load(self, clip: Clip) -> list[np.ndarray]:
         """Uint8 RGB pictures: face crops or whole frames."""
-        from emolib.media.faces import crop_faces, open_detector
+        from emolib.media.faces import crop_faces, face_record, open_detector
         from emolib.media.video import sample_frames
 
         images = sample_frames(clip.video, self.frames, rule="uniform").images
@@ -50,7 +51,9 @@ class VisualExtractor(ModelExtractor):
             return list(images)
         if self._detector is None:
             self._detector = open_detector(self.params.face)
-        return [crop.image for crop in crop_faces(images, self.params.face, self._detector)]
+        crops = crop_faces(images, self.params.face, self._detector)
+        self.faces[clip.name] = face_record(crops)
+        return [crop.image for crop in crops]
 
     def _load(self, torch_dtype: Any) -> Any:
         from transformers import AutoImageProcessor, AutoModel, CLIPVisionModelWithProjection
