@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "$(PYTHON) is not Python 3.11: give PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q \
-	  -e '.[train,lab,dev]' -c constraints.txt
+	  -e '.[train,ray,lab,dev]' -c constraints.txt
 	touch $(STAMP)
 
 env: $(STAMP)

@@ -6,6 +6,9 @@ Clips and gold: the 332 of MER2024-OV. Sources, all real:
 * ``text``: the most likely of the five classes that occur in the set (angry, happy, sad,
   worried, surprised), by a character n-gram model of the Chinese subtitles, trained on
   MER2023 clips outside all sets used here and with other words than theirs;
+* ``six_class``: the labels and probabilities of ``benchmarks/text_emotion.py``, the six-class
+  model trained on all 5,030 clips but the fold's, out of fold. Its models have seen the
+  classes of *other* test clips (as in all stacking), which ``text``'s have not;
 * ``description``: words extracted from the human descriptions (EMER v2). **Circular**: the
   gold labels were taken from these descriptions. Reported apart; no result without it uses it;
 * six MLLMs' descriptions of 100 clips (EMER v1), on which the gold is what we extract from the
@@ -14,11 +17,13 @@ Clips and gold: the 332 of MER2024-OV. Sources, all real:
 Strategies that learn (vote, fused) are fitted by nested cross-validation: ten outer folds, all
 choices made on inner folds, clips with the same words in the same fold. Features and settings
 were worked out on one half of the clips; ``held_out`` is the other (first byte of the SHA-256
-of the name is odd). Groups: the lexicon, by which the fusion counts too; the official wheels and
+of the name is odd). The first of the strategies is the one that was chosen there.
+Groups: the lexicon, by which the fusion counts too; the official wheels and
 equal spelling, of which it knows nothing; and the released GPT-3.5 answers, in which labels
 the answers do not hold join the group of their lexicon synonyms.
 
-Run:  python benchmarks/fusion_study.py --data DIR --out FILE
+Run:  python benchmarks/text_emotion.py --data DIR/mer2023_text --out OTHER --predictions SIX
+      python benchmarks/fusion_study.py --data DIR --six-class SIX --out FILE
       DIR: mer2024_ov, emer, mer2023_text, mllm_outputs and wheels/2026
 """
 
@@ -29,8 +34,11 @@ import csv
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +50,7 @@ from sklearn.pipeline import make_pipeline
 
 from emolib import fusion, scoring
 from emolib.extraction import extract_labels
-from emolib.files import write_json
+from emolib.files import read_json, read_jsonl, write_json
 from emolib.labels import normalise
 from emolib.scoring import lexicon
 from emolib.scoring.cached import CachedGrouping
@@ -64,19 +72,35 @@ CLASSES_ZH = {
     "悲伤": "sad",
     "惊讶": "surprised",
 }
+STUDIES = ("sample_and_text", "sample_and_six_class", "with_descriptions_circular")
 MLLMS = ("pandagpt", "valley", "videochat-emb", "videochat-text", "videochatgpt", "videollama")
 METRICS = ("accuracy", "recall", "avg", "f1", "labels_per_clip")
 TESTED = ("avg", "f1")
 RESAMPLES = 10_000
 REPEATS = 10
 OUTER = 10
+MAIN = "fused for F1, 5 added"
+SHOWN = ("concat", "majority", "fused", "fused, 5 added", MAIN)  # beyond the lexicon
 STRATEGIES = {
+    MAIN: fusion.FusionSettings(objective="f1", add=5),
     "fused": fusion.FusionSettings(),
-    "fused for clip F1": fusion.FusionSettings(objective="f1"),
+    "fused for F1": fusion.FusionSettings(objective="f1"),
+    "fused for clip F1": fusion.FusionSettings(objective="clip_f1"),
     "fused, at most 2": fusion.FusionSettings(cap=2),
     "fused, 5 added": fusion.FusionSettings(add=5),
     "fused, 8 added": fusion.FusionSettings(add=8),
 }
+
+
+each: Callable[..., Iterable[Any]] = map  # over several processes with --jobs
+
+
+COMMAND = (
+    "python benchmarks/fusion_study.py --data data --six-class six_class.jsonl "
+    "--out outputs/record/fusion_study.json (six_class.jsonl: python "
+    "benchmarks/text_emotion.py --data data/mer2023_text --out text_emotion.json "
+    "--predictions six_class.jsonl)"
+)
 
 
 def held_out(clip: str) -> bool:
@@ -130,12 +154,13 @@ class Study:
         rows["concat"] = fusion.concat(list(self.sources.values()))
         rows["union of groups"] = fusion.union(self.sources)
         rows["majority"] = fusion.majority(self.sources)
-        runs = {name: self.fused(settings) for name, settings in self.strategies.items()}
-        rows["fitted vote"] = self.voted(runs["fused"].fold_of)
+        names = list(self.strategies)
+        runs = dict(zip(names, each(self.fused, self.strategies.values()), strict=True))
+        rows["fitted vote"] = self.voted(runs[MAIN].fold_of)
         rows |= {name: run.labels for name, run in runs.items()}
         if self.confidences:
-            rows["fused, labels only"] = self.fused(self.strategies["fused"], sure=False).labels
-        return rows, runs["fused"]
+            rows[f"{MAIN}, labels only"] = self.fused(self.strategies[MAIN], sure=False).labels
+        return rows, runs[MAIN]
 
 
 def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,9 +208,8 @@ def repeats(study: Study, concat: Labels, grouping: Any) -> dict[str, Any]:
     """The lead over concat under other outer folds."""
     base = scoring.score(study.gold, concat, grouping, resamples=0)
     leads = []
-    for seed in range(REPEATS):
-        fused = study.fused(STRATEGIES["fused"], seed).labels
-        score = scoring.score(study.gold, fused, grouping, resamples=0)
+    for run in each(partial(study.fused, STRATEGIES[MAIN]), range(REPEATS)):
+        score = scoring.score(study.gold, run.labels, grouping, resamples=0)
         leads.append([score.avg - base.avg, score.f1 - base.f1])
     mean, low = np.mean(leads, axis=0), np.min(leads, axis=0)
     return {
@@ -225,6 +249,7 @@ def weights(run: fusion.CrossFusion) -> dict[str, Any]:
             for n, w in zip(run.fusers[0].model.features, table.mean(axis=0), strict=True)
         },
         "penalties": dict(Counter(str(f.model.penalty) for f in run.fusers)),
+        "precision_weights": [f.precision_weight for f in run.fusers],
     }
 
 
@@ -299,6 +324,58 @@ def text_model(
     return labels, sure, {n: s for n, s in zip(wanted, spoken, strict=True) if s}, record
 
 
+def six_classes(
+    file: Path, wanted: Sequence[str]
+) -> tuple[dict[str, list[str]], dict[str, dict[str, float]]]:
+    """Labels and probabilities of the out-of-fold predictions of ``text_emotion.py``."""
+    rows = {row["name"]: row for row in read_jsonl(file) if row["name"] in set(wanted)}
+    if odd := [n for n in wanted if n not in rows or not rows[n]["out_of_fold"]]:
+        raise SystemExit(f"{file}: no out-of-fold prediction of {odd[0]}")
+    labels = {n: [WORDS[x] for x in rows[n]["labels"]] for n in wanted}
+    sure = {n: {WORDS[c]: p for c, p in rows[n]["probabilities"].items()} for n in wanted}
+    return labels, sure
+
+
+def six_study(file: Path, gold: Labels, sample: Labels, words: dict[str, str]) -> Study:
+    """The released sample predictions and the six-class model's."""
+    labels, sure = six_classes(file, list(gold))
+    return Study(gold, {"sample": sample, "six_class": labels}, {"six_class": sure}, words)
+
+
+def spoken_words(data: Path, wanted: Sequence[str]) -> dict[str, str]:
+    """Chinese subtitles of the clips that have any; clips with the same share a fold."""
+    rows = table(data / "mer2023_text/transcription-engchi-polish.csv", "name")
+    return {n: text for n in wanted if (text := rows[n]["chinese"].strip())}
+
+
+def measured(study: Study, data: Path) -> dict[str, Any]:
+    """One study of the 332 clips under every grouping."""
+    systems, run = study.systems()
+    gold = study.gold
+    test = [n for n in gold if held_out(n)]
+    lexicon_groups = scoring.open_grouping("lexicon")
+    wheels = scoring.open_grouping("ew2026", tables=data / "wheels/2026")
+    few = {s: x for s, x in systems.items() if s.startswith("source") or s in SHOWN}
+    cached = CachedGrouping.read(data / "mer2024_ov/openset-synonym.zip")
+    released, share = complete(cached, list(gold), [gold, *few.values()])
+    views = {
+        "lexicon": (systems, lexicon_groups, None),
+        "lexicon_held_out": (few, lexicon_groups, test),
+        "wheels_2026": (few, wheels, None),
+        "exact": (few, scoring.open_grouping("exact"), None),
+        "released_groups": (few, released, None),
+    }
+    tables = each(partial(compared, gold), *zip(*views.values(), strict=True))
+    found = dict(zip(views, tables, strict=True))
+    found["released_groups"]["labels_put_in_by_the_lexicon"] = share
+    found |= {
+        "other_folds": repeats(study, systems["concat"], lexicon_groups),
+        "calibration": calibration(study, run),
+        "weights": weights(run),
+    }
+    return found
+
+
 def reference_v1(row: Mapping[str, str]) -> list[str]:
     """Gold of an EMER v1 clip: its class and what the last sentence concludes."""
     last = [s for s in re.split(r"[。；]", row["reasons"]) if s.strip()][-1]
@@ -322,8 +399,21 @@ def extraction_quality(gold: Labels, texts: Mapping[str, str]) -> dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--six-class", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", choices=STUDIES, help="renew one study of an existing record")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
     args = parser.parse_args()
+    if args.jobs == 1:
+        study(args)
+        return
+    global each
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("fork")) as pool:
+        each = pool.map
+        study(args)
+
+
+def study(args: argparse.Namespace) -> None:
     data: Path = args.data
     grouping = scoring.open_grouping("lexicon")
     gold = read_labels(data / "mer2024_ov/check-openset.csv").labels
@@ -332,15 +422,21 @@ def main() -> None:
     v1_english = table(data / "emer/gt-eng.csv", "names")
     v2 = table(data / "emer/final-EMER-reason.csv", "name")
     names = [*gold, *(n for n in v1 if n not in gold)]
+    if args.only == "sample_and_six_class":
+        words = spoken_words(data, list(gold))
+        found = {args.only: measured(six_study(args.six_class, gold, sample, words), data)}
+        write_json(args.out, read_json(args.out) | {"command": COMMAND} | found)
+        return
     text, sure, words, record = text_model(data, names)
-    result: dict[str, Any] = {
-        "command": "python benchmarks/fusion_study.py --data data "
-        "--out outputs/record/fusion_study.json",
+    head: dict[str, Any] = {
+        "command": COMMAND,
+        "chosen_on_the_working_half": MAIN,
         "lexicon": lexicon.version(),
         "outer_folds": OUTER,
         "resamples": RESAMPLES,
         "text_source": record,
     }
+    result: dict[str, Any] = dict(head)
     class_only = {n: [CLASSES_ZH[row["emotions"]]] for n, row in v1.items()}
     concluded = {n: reference_v1(row) for n, row in v1.items()}
     result["extraction"] = {
@@ -362,24 +458,16 @@ def main() -> None:
     circular = Study(
         gold, {"sample": sample, "text": here, "description": description}, {"text": sure}, words
     )
-    studies = {"sample_and_text": clean, "with_descriptions_circular": circular}
-    wheels = scoring.open_grouping("ew2026", tables=data / "wheels/2026")
-    cached = CachedGrouping.read(data / "mer2024_ov/openset-synonym.zip")
-    test = [n for n in gold if held_out(n)]
-    for title, study in studies.items():
-        systems, run = study.systems()
-        released, share = complete(cached, list(gold), [gold, *systems.values()])
-        result[title] = {
-            "lexicon": compared(gold, systems, grouping),
-            "lexicon_held_out": compared(gold, systems, grouping, test),
-            "wheels_2026": compared(gold, systems, wheels),
-            "exact": compared(gold, systems, scoring.open_grouping("exact")),
-            "released_groups": compared(gold, systems, released)
-            | {"labels_put_in_by_the_lexicon": share},
-            "other_folds": repeats(study, systems["concat"], grouping),
-            "calibration": calibration(study, run),
-            "weights": weights(run),
-        }
+    studies = {
+        "sample_and_text": clean,
+        "sample_and_six_class": six_study(args.six_class, gold, sample, words),
+        "with_descriptions_circular": circular,
+    }
+    if args.only:
+        found = {args.only: measured(studies[args.only], data)}
+        write_json(args.out, read_json(args.out) | head | found)
+        return
+    result |= {title: measured(one, data) for title, one in studies.items()}
     outputs = {
         m: {
             n: extract_labels(row["chi_reasons"], "zh").labels
@@ -397,13 +485,13 @@ def main() -> None:
     }
     shared = [n for n in v1 if n in gold]
     rest = {n: concluded[n] for n in v1 if n not in gold}
-    fuser = fusion.fit(rest, outputs, {"text": sure}, blocks=words)
+    fuser = fusion.fit(rest, outputs, {"text": sure}, settings=STRATEGIES[MAIN], blocks=words)
     part = {s: {n: x[n] for n in shared} for s, x in outputs.items()}
     systems = {f"source: {s}": x for s, x in part.items()} | {
         "concat": fusion.concat(list(part.values())),
         "majority": fusion.majority(part),
         "fitted vote": fusion.fit_vote(rest, outputs).predict(part),
-        "fused": fuser.predict(part, {"text": sure}),
+        MAIN: fuser.predict(part, {"text": sure}),
     }
     official = {n: gold[n] for n in shared}
     result["mllms_official_gold"] = {
@@ -411,7 +499,7 @@ def main() -> None:
         "lexicon": compared(official, systems, grouping),
     }
     write_json(args.out, result)
-    for title in ("sample_and_text", "with_descriptions_circular", "mllms_emer_v1"):
+    for title in (*studies, "mllms_emer_v1"):
         for view in ("lexicon", "lexicon_held_out", "wheels_2026", "exact", "released_groups"):
             for name, row in result[title].get(view, {}).get("systems", {}).items():
                 print(title, view, name, row)

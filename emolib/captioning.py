@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from emolib import costs, prompts
+from emolib.cluster import Work, spread
 from emolib.datasets.clip import Clip
 from emolib.engines import open_engine
 from emolib.engines.base import Engine, Request
@@ -19,10 +20,11 @@ from emolib.hashing import canonical, is_unchanged, key_of, sha_file
 from emolib.inference import Task, ask
 from emolib.ledger import Ledger, Row
 from emolib.media.store import FrameStore, read_picture
-from emolib.media.supervisor import spread
+from emolib.media.supervisor import spread as side_by_side
 from emolib.media.video import sample_frames
+from emolib.params.cluster import ClusterParams
 from emolib.params.schemas import ModelParams
-from emolib.progress import track
+from emolib.progress import Progress, track
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,13 @@ class Image:
 
 
 def extract_images(
-    clips: Sequence[Clip], store: FrameStore, ledger: Ledger, *, frames: int, seed: int
+    clips: Sequence[Clip],
+    store: FrameStore,
+    ledger: Ledger,
+    *,
+    frames: int,
+    seed: int,
+    cluster: ClusterParams | None = None,
 ) -> tuple[list[Image], list[Row]]:
     """Take one random frame from each of ``frames`` equal parts of every clip and store it.
 
@@ -55,36 +63,56 @@ def extract_images(
         ledger: Remembers which clips are done.
         frames: Parts and images per clip.
         seed: Seed; a clip's frames do not depend on the other clips.
+        cluster: Whose workers read the clips and store the images; None = this process.
 
     Returns:
         The images in clip order, and one row per clip that could not be read.
     """
-    images: list[Image] = []
-    failed: list[Row] = []
-    extract = partial(_extract, store=store, ledger=ledger, frames=frames, seed=seed)
-    rows = track(spread(extract, clips), "frames", len(clips))
-    for clip, (row, settled) in zip(clips, rows, strict=True):
-        if settled:
-            ledger.put(row)
-        if row["error"]:
-            failed.append({"clip": clip.name, "error": row["error"]})
-        images += [Image(clip=clip.name, **image) for image in row["images"]]
+    rows: list[Row] = [{}] * len(clips)
+    todo = []
+    keyed = partial(_key, frames=frames, seed=seed)
+    for number, found in enumerate(track(side_by_side(keyed, clips), "files", len(clips))):
+        if isinstance(found, str):
+            rows[number] = {"error": found, "images": []}
+            continue
+        key, sha = found
+        known = ledger.get(key)
+        if known is not None and all(Path(image["path"]).is_file() for image in known["images"]):
+            rows[number] = known
+        else:
+            todo.append((number, key, sha, clips[number]))
+    with Progress("frames", len(clips), done=len(clips) - len(todo)) as progress:
+        opener = partial(_extractor, store, frames, seed)
+        for number, row, settled in spread(todo, opener, cluster):
+            rows[number] = row
+            if settled:
+                ledger.put(row)
+            progress.advance()
+    done = list(zip(clips, rows, strict=True))
+    images = [Image(clip=clip.name, **image) for clip, row in done for image in row["images"]]
+    failed = [{"clip": clip.name, "error": row["error"]} for clip, row in done if row["error"]]
     return images, failed
 
 
-def _extract(
-    clip: Clip, store: FrameStore, ledger: Ledger, frames: int, seed: int
-) -> tuple[Row, bool]:
-    """Give a clip's row, and whether it is new and settled."""
+def _key(clip: Clip, frames: int, seed: int) -> tuple[str, str] | str:
+    """Ledger key and content hash of a clip, or why it cannot be read."""
     try:
-        content = sha_file(clip.video)
+        sha = sha_file(clip.video)
     except OSError as error:
-        return {"error": f"{clip.video}: {error.strerror}", "images": []}, False
-    key = key_of(video=content, name=clip.name, frames=frames, seed=seed, rule="segments")
-    row = ledger.get(key)
-    if row is not None and all(Path(image["path"]).is_file() for image in row["images"]):
-        return row, False
-    row = {"key": key, "clip": clip.name, "error": None, "images": []}
+        return f"{clip.video}: {error.strerror}"
+    return key_of(video=sha, name=clip.name, frames=frames, seed=seed, rule="segments"), sha
+
+
+def _extractor(store: FrameStore, frames: int, seed: int) -> Work:
+    return partial(side_by_side, partial(_extract, store, frames, seed))
+
+
+def _extract(
+    store: FrameStore, frames: int, seed: int, item: tuple[int, str, str, Clip]
+) -> tuple[int, Row, bool]:
+    """Give a clip's number, its row, and whether the row is settled for this content."""
+    number, key, sha, clip = item
+    row: Row = {"key": key, "clip": clip.name, "error": None, "images": []}
     try:
         sample = sample_frames(clip.video, frames, rule="segments", seed=seed, name=clip.name)
         for index, frame in enumerate(sample.frames):
@@ -95,8 +123,8 @@ def _extract(
     except MediaError as error:
         row["error"] = str(error)
         # Gone meanwhile: says nothing about this content.
-        return row, error.lasting and is_unchanged(clip.video, content)
-    return row, True
+        return number, row, error.lasting and is_unchanged(clip.video, sha)
+    return number, row, True
 
 
 def caption_tasks(images: Iterable[Image], model: str) -> list[Task]:
@@ -155,6 +183,7 @@ def caption_by_all(
     ledger: Path,
     *,
     cache: Path,
+    cluster: ClusterParams | None = None,
 ) -> list[dict[str, Any]]:
     """Let several models describe every image, one model in memory at a time.
 
@@ -164,6 +193,7 @@ def caption_by_all(
         models: The profile's models.
         ledger: File of answers, shared by all of them.
         cache: Where tiny checkpoints are kept.
+        cluster: Where copies of the models work; None = one, in this process.
 
     Returns:
         The rows of :func:`caption`, model after model.
@@ -174,7 +204,10 @@ def caption_by_all(
     rows: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
     for name in generators:
-        with open_engine(models[name], name=name, cache=cache) as engine, Ledger(ledger) as answers:
+        with (
+            open_engine(models[name], name=name, cache=cache, cluster=cluster) as engine,
+            Ledger(ledger) as answers,
+        ):
             twin = seen.setdefault(canonical(engine.identity), name)
             if twin != name:
                 raise ParamsError(

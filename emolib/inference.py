@@ -8,6 +8,7 @@ from typing import Any
 
 from emolib.costs import Bill
 from emolib.engines.base import Engine, Reply, Request
+from emolib.engines.cluster import ClusterEngine
 from emolib.errors import DataError, MediaError
 from emolib.hashing import key_of
 from emolib.ledger import Ledger, Row
@@ -100,6 +101,9 @@ def answers(tasks: Mapping[str, Task], engine: Engine) -> Iterator[Row]:
     Raises:
         EngineError: the engine as a whole is unusable; rows yielded before stay good.
     """
+    if isinstance(engine, ClusterEngine):
+        yield from _spread(tasks, engine)
+        return
     unbuilt: list[Row] = []
 
     def requests() -> Iterator[Request]:
@@ -116,6 +120,17 @@ def answers(tasks: Mapping[str, Task], engine: Engine) -> Iterator[Row]:
         while unbuilt:
             yield unbuilt.pop(0)
     yield from unbuilt
+
+
+def _spread(tasks: Mapping[str, Task], engine: ClusterEngine) -> Iterator[Row]:
+    """Rows that a cluster's workers compute; one whose workers died over it is an error row."""
+    left = dict(tasks)
+    for row in engine.rows(tasks, answers):
+        if left.pop(row["key"], None):
+            yield row
+    for key, task in left.items():
+        reply = Reply(id=key, error="every worker that had this row died", transient=True)
+        yield _row(key, task, reply, engine)
 
 
 def _row(key: str, task: Task, reply: Reply, engine: Engine) -> Row:

@@ -33,7 +33,7 @@ RESULT, MANIFEST, PARAMS = "result.json", "manifest.json", "params.yaml"
 _PACKAGES = (
     *("numpy", "pandas", "scipy", "pydantic", "papermill", "av", "opencv-python"),
     *("torch", "torchvision", "transformers", "peft", "ms-swift", "vllm", "scikit-learn"),
-    *("openai-whisper", "face-alignment"),
+    *("openai-whisper", "face-alignment", "ray"),
 )
 # A killed parent's kernel may live for a moment longer; wait this long for its lock.
 _LOCK_PATIENCE_S = 60.0
@@ -137,10 +137,10 @@ def _content_sha(path: Path) -> str:
 def run_key(stage: str, params: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
     """Identity of a run: same stage, parameters, inputs and code give the same key.
 
-    Where the run writes (``outputs``, ``run_dir``), how input folders are called and the limits
-    of decoding play no part; what is in the inputs does.
+    Where the run writes (``outputs``, ``run_dir``), which machines compute it (``cluster``), how
+    input folders are called and the limits of decoding play no part; what is in the inputs does.
     """
-    free = {"outputs", "run_dir", "decode", *inputs}
+    free = {"outputs", "run_dir", "decode", "cluster", *inputs}
     kept = {key: value for key, value in params.items() if key not in free}
     if params.get("decode", {}).get("retry"):
         kept["retry"] = True

@@ -33,6 +33,9 @@ def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
     found: dict[str, str] = {}
     if params.data.kind != "demo":
         found |= _data(root, params.data)
+    further: DataParams | None = getattr(params, "unlabelled", None)
+    if further is not None and further.kind == "folder":
+        found |= {f"unlabelled:{name}": sha for name, sha in _data(root, further).items()}
     if groups := getattr(params, "groups", ""):
         path = root / Path(groups).expanduser()
         folder, files = (path, list(path.iterdir())) if path.is_dir() else (path.parent, [path])

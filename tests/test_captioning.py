@@ -79,7 +79,7 @@ def test_a_lost_image_is_captioned_when_it_is_back(tmp_path, clips):
 
 def test_one_model_under_two_names_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        captioning, "open_engine", lambda params, name, cache: FakeEngine(name=name)
+        captioning, "open_engine", lambda params, name, cache, cluster: FakeEngine(name=name)
     )
     models = {name: ModelParams(model="x") for name in "ab"}
     with pytest.raises(ParamsError, match="'a' and 'b' are the same model"):

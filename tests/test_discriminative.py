@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,12 +18,14 @@ from emolib.features.table import FeatureTable
 from emolib.features.words import count_table
 from emolib.models.discriminative import measures, report
 from emolib.models.discriminative.classes import CLASSES, class_of_labels, classes_of_clips
-from emolib.models.discriminative.corpus import Corpus, corpus_of
+from emolib.models.discriminative.corpus import Corpus, corpus_of, open_clips
+from emolib.models.discriminative.ensemble import Ensemble
 from emolib.models.discriminative.fitting import class_weights, draw_space, fit_network
 from emolib.models.discriminative.folds import inner_split, make_folds
 from emolib.models.discriminative.networks import AttentionFusion, LowRankFusion, parameter_count
-from emolib.models.discriminative.protocol import Ensemble, as_published, fit, out_of_fold
+from emolib.models.discriminative.protocol import as_published, fit, out_of_fold
 from emolib.params.discriminative import ClassifierParams, ProtocolParams
+from emolib.params.schemas import DataParams
 from emolib.params.stages import DiscriminativeModel
 
 WIDTHS = [1024, 5120, 768]
@@ -221,6 +224,65 @@ def test_unlabelled_clips_are_predicted_and_pseudo_labels_are_used():
     assert 0 < min(counts) <= max(counts) <= 40
     assert np.abs(found.table - plain.table).max() > 1e-6
     assert (data.y[80:] == -1).all()
+
+
+def test_pseudo_labels_without_unlabelled_clips_are_refused():
+    wanted = LINEAR.model_copy(update={"pseudo_threshold": 0.8})
+    with pytest.raises(DataError, match="pseudo_threshold is above 0, but every clip has a class"):
+        out_of_fold(corpus(n=30), wanted, PROTOCOL)
+
+
+def test_the_unlabelled_set_comes_without_its_labels(tmp_path):
+    data = DataParams(kind="folder", root=str(tmp_path / "a"))
+    more = DataParams(kind="folder", root=str(tmp_path / "b"), table="table.csv")
+    for folder, name in (("a", "one"), ("b", "two")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.mp4").touch()
+    (tmp_path / "b/table.csv").write_text("name,labels\ntwo,\"['happy']\"\n")
+    labelled, further = open_clips(data, more, tmp_path)
+    assert [c.name for c in labelled] == ["one"]
+    assert [(c.name, c.labels) for c in further] == [("two", None)]
+    assert open_clips(data, None, tmp_path)[1] == []
+    with pytest.raises(DataError, match="1 clips of the unlabelled set are in the labelled one"):
+        open_clips(more, more, tmp_path)
+
+
+def test_valence_is_predicted_out_of_fold():
+    data = corpus(n=80, unlabelled=8)
+    valence = data.y.clip(0) - 1.0 + np.random.default_rng(0).normal(0, 0.2, 80)
+    valence[:5] = np.nan
+    data = replace(data, valence=valence)
+    wanted = QUICK.model_copy(update={"valence_weight": 1.0})
+    protocol = PROTOCOL.model_copy(update={"repeats": 2})
+    found = out_of_fold(data, wanted, protocol)
+    [table] = report.valence_tables(data, {"p": found})
+    (_, n, seen, rmse, r, ccc), mean = table["rows"]
+    assert (n, seen) == (67, 0)
+    assert rmse < mean[3]
+    assert min(r, ccc) > 0.6
+    assert found.rows(data)[79]["valence"] == pytest.approx(found.valence[79], abs=1e-4)
+    once = out_of_fold(data, wanted, PROTOCOL)
+    inside = once.fold == 0
+    poisoned = replace(data, valence=np.where(inside, 50.0, valence))
+    again = out_of_fold(poisoned, wanted, PROTOCOL)
+    np.testing.assert_array_equal(again.valence[inside], once.valence[inside])
+    assert np.abs(again.valence - once.valence).max() > 1
+    seen = as_published(data, wanted, PROTOCOL)
+    assert seen.valence is not None
+    assert report.valence_tables(data, {"p": out_of_fold(data, QUICK, PROTOCOL)}) == []
+    clips = [Clip("a", Path("a"), valence=2.5), Clip("b", Path("b"))]
+    table = FeatureTable("f", "audio", np.zeros((2, 1)), None, np.zeros(2, bool))
+    known = corpus_of(clips, [table], {})
+    np.testing.assert_array_equal(known.valence, [2.5, np.nan])
+
+
+def test_valence_scores_of_known_cases():
+    gold = np.array([-1.0, 0.0, 1.0])
+    assert measures.valence_scores(gold, gold) == pytest.approx((0, 1, 1))
+    assert measures.valence_scores(gold, gold + 1) == pytest.approx((1, 1, 4 / 7))
+    rmse, r, ccc = measures.valence_scores(gold, np.zeros(3))
+    assert (r, ccc) == (None, 0.0)
+    assert rmse == pytest.approx(np.sqrt(2 / 3))
 
 
 def test_repeats_are_averaged_and_each_is_reported():

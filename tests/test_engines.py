@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from emolib.engines import Engine, Reply, Request, answer_all, open_engine, swift_setup
+from emolib.engines.cluster import identify
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.tiny import FAMILIES
 from emolib.errors import EngineError, MissingModelError
@@ -312,6 +313,16 @@ def test_tiles_are_cut_as_asked(cache: Path, internvl: Any) -> None:
     assert tiled.prompt_tokens - whole.prompt_tokens == 4 * 2  # 2 tiles and the overview
     with pytest.raises(EngineError, match="max_tiles = 4"):
         _open(cache, "llava", max_tiles=4)
+
+
+def test_a_model_is_identified_without_loading_it(
+    engine: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emolib.engines.local.load_model", lambda *_: pytest.fail("loaded"))
+    params = ModelParams(model=engine.identity["model"], device="cpu", decoding=SHORT)
+    identity, software = identify(params, "x", cache=cache)
+    assert identity == engine.identity
+    assert software == engine.software
 
 
 def test_identity_says_what_answers_depend_on(internvl: Any, cache: Path, tmp_path: Path) -> None:

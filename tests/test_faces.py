@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from emolib.errors import DataError, MissingModelError, RunError
 from emolib.media import detectors
 from emolib.media import store as storing
-from emolib.media.detectors import Face, LandmarkDetector
+from emolib.media.detectors import Face
 from emolib.media.faces import FaceParams, crop_face, crop_faces, face_record, open_detector
+from emolib.media.landmarks import LandmarkDetector
 from emolib.media.store import FrameStore, read_picture
 from emolib.media.video import picture_sha, sample_frames
 from tests.shared import shared

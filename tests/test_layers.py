@@ -25,6 +25,7 @@ LAYERS = {
     "emolib.progress": 1,
     "emolib.quarantine": 1,
     "emolib.ledger": 1,
+    "emolib.cluster": 1,
     "emolib.runs": 1,
     "emolib.sources": 1,
     "emolib.labels": 2,
@@ -68,7 +69,7 @@ LAYERS = {
     "emolib.__main__": 5,
 }
 
-HEAVY = ("torch", "cv2", "swift", "transformers", "av", "pandas", "matplotlib", "scipy")
+HEAVY = ("torch", "cv2", "swift", "transformers", "av", "pandas", "matplotlib", "scipy", "ray")
 
 
 def module_name(path: Path) -> str:
@@ -118,6 +119,8 @@ def test_imports_are_absolute():
         ("emolib.fusion", ("torch", "cv2", "swift", "transformers", "av")),
         ("emolib.extraction", ("torch", "cv2", "swift", "transformers", "av")),
         ("emolib.ledger", HEAVY),
+        ("emolib.cluster", HEAVY),
+        ("emolib.inference", ("torch", "swift", "transformers", "ray")),
     ],
 )
 def test_light_imports(module, forbidden):

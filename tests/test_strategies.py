@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from emolib.params.fusion import FusionParams
 from emolib.params.stages import SCHEMAS
 from emolib.plots import fusion as plots
 from emolib.strategies.sources import TITLES, Source
+from tests.media_files import write_video
+from tests.test_notebooks import ROOT, papermill
 
 WORDS = ("happy", "sad", "angry", "surprised", "tired", "proud")
 GROUPING = scoring.open_grouping("lexicon")
@@ -27,7 +30,7 @@ def world(n=40, seed=0):
     rng = np.random.default_rng(seed)
     gold, good, poor, sure = {}, {}, {}, {}
     for k in range(n):
-        true = list(rng.choice(WORDS, size=rng.integers(1, 3), replace=False))
+        true = [str(w) for w in rng.choice(WORDS, size=rng.integers(1, 3), replace=False)]
         name = f"clip{k:02d}"
         gold[name] = tuple(true)
         good[name] = tuple(w for w in true if rng.random() > 0.2)
@@ -284,3 +287,67 @@ def test_what_cannot_be_fused_is_named(tmp_path):
     write(tmp_path / "lora/zero_shot.jsonl", [{"name": "x", "labels": "sad"}])
     with pytest.raises(DataError, match="row 1: a prediction needs"):
         strategies.read_sources(cfg(tmp_path), gold)
+
+
+@pytest.mark.notebook
+def test_notebook_07_over_given_predictions(tmp_path):
+    """The whole notebook, AffectGPT on some clips only, without any model."""
+    _, gold, _ = world(12)
+    (tmp_path / "data").mkdir()
+    video = write_video(tmp_path / "data/clip00.mp4", 8)
+    lines = ["name,labels"]
+    for name, labels in gold.items():
+        if name != "clip00":
+            shutil.copy(video, video.with_stem(name))
+        lines.append(f'{name},"{list(labels)}"')
+    (tmp_path / "data/table.csv").write_text("\n".join(lines))
+    rows = {name: {"name": name, "labels": list(labels)} for name, labels in gold.items()}
+    said = [
+        {**row, "labels": [*row["labels"][k % 2 :], "bored"]} for k, row in enumerate(rows.values())
+    ]
+    six = [
+        {**row, "labels": row["labels"][:1], "probabilities": {row["labels"][0]: 0.6}}
+        for row in rows.values()
+    ]
+    write(tmp_path / "lora/zero_shot.jsonl", said)
+    write(tmp_path / "lora/fine_tuned.jsonl", said[::-1])
+    write(tmp_path / "face/face.jsonl", [{**row, "labels": ["sad"]} for row in rows.values()])
+    write(tmp_path / "six/predictions.jsonl", [{**row, "out_of_fold": True} for row in six])
+    write(tmp_path / "six/as_published.jsonl", [{**row, "out_of_fold": False} for row in six])
+    write(
+        tmp_path / "gpt/predictions/00.jsonl", [{**r, "system": "AffectGPT-SFT"} for r in said[:5]]
+    )
+    (tmp_path / "gpt/split.json").write_text('{"splits": {"train": []}}')
+    for stage in ("lora", "face", "six", "gpt"):
+        (tmp_path / stage / "result.json").write_text("{}")
+    given = {
+        "data": {"kind": "folder", "root": str(tmp_path / "data"), "table": "table.csv"},
+        "run_dir": str(tmp_path / "run"),
+        "co_judges": [],
+        "split": "",
+        "resamples": 200,
+        "fusion": {"outer": 3, "inner": 2},
+        "lora_run": str(tmp_path / "lora"),
+        "face_run": str(tmp_path / "face"),
+        "discriminative_run": str(tmp_path / "six"),
+        "affectgpt_run": str(tmp_path / "gpt"),
+    }
+    (tmp_path / "extra.yaml").write_text(json.dumps(given))
+    done = papermill(
+        ROOT, "07_fusion_analysis", tmp_path / "out.ipynb", "-f", str(tmp_path / "extra.yaml")
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    tables = {table["title"]: table for table in result["tables"]}
+    systems = [row[0] for row in tables["Table 2 (ours): systems"]["rows"]]
+    assert "AffectGPT" not in systems
+    both = [name for name in systems if name.startswith("zero-shot + fine-tuned + discriminative")]
+    assert ["as published" in name for name in both] == [False, True]
+    assert tables["On AffectGPT's test clips"]["rows"][0][:2] == ["AffectGPT", 5]
+    assert "ours" in [row[0] for row in tables["Table 2 (ours): fusion"]["rows"]]
+    assert tables["Why"]["rows"]
+    kept = [json.loads(x) for x in (tmp_path / "run/fused.jsonl").read_text().splitlines()]
+    assert [row["name"] for row in kept] == list(rows)
+    assert {"accuracy_recall", "systems", "cases", "missed_and_invented"} == {
+        p.stem for p in (tmp_path / "run/figures").glob("*.png")
+    }

@@ -14,6 +14,7 @@ from emolib.engines.base import Engine
 from emolib.errors import DataError, EngineError, MissingDependencyError
 from emolib.ledger import Ledger
 from emolib.params.baselines import Recipe
+from emolib.params.cluster import ClusterParams
 from emolib.params.schemas import ModelParams
 from emolib.predict import Prediction
 
@@ -60,6 +61,7 @@ def run_systems(
     *,
     seed: int = 0,
     cache: Path | None = None,
+    cluster: ClusterParams | None = None,
 ) -> Ran:
     """Describe every clip with every system; a system that cannot be opened stops no other.
 
@@ -71,6 +73,7 @@ def run_systems(
         ledger: Finds and keeps the answers.
         seed: Seed of the frames.
         cache: Where tiny checkpoints are kept; None = ``outputs/models``.
+        cluster: Where copies of the models answer, AffectGPT's apart; None = this process.
     """
     ran = Ran()
     for name, recipe in recipes.items():
@@ -87,7 +90,7 @@ def run_systems(
                 model = recipe.answering(dict(models))
                 assert model is not None
                 ran.predictions[name] = _ask(
-                    *(clips, name, recipe, model, ledger), seed=seed, cache=cache
+                    *(clips, name, recipe, model, ledger), seed=seed, cache=cache, cluster=cluster
                 )
         except UNAVAILABLE as error:
             ran.absent[name] = str(error)
@@ -104,6 +107,7 @@ def _ask(
     *,
     seed: int,
     cache: Path | None,
+    cluster: ClusterParams | None,
 ) -> list[Prediction]:
     if recipe.interface == "affectgpt":
         from emolib.baselines import branches
@@ -123,7 +127,7 @@ def _ask(
         if fitted.longest >= 0:
             print(f"{name}: {fitted.note}")
         model = fitted.model
-    with open_engine(model, name=name, cache=cache) as engine:
+    with open_engine(model, name=name, cache=cache, cluster=cluster) as engine:
         return chat.describe(clips, recipe, engine, ledger, seed=seed)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from emolib import nano, pipeline
+from emolib import cluster, nano, pipeline
 from emolib.errors import EmolibError
 from emolib.params import profiles
 from emolib.params.baselines import Recipe
@@ -27,6 +27,7 @@ from emolib.report import format_table
 _EXTRAS = {
     "": "scores, media, notebooks",
     "train": "models in this process, LoRA, faces, speech",
+    "ray": "stages on several machines",
     "lab": "JupyterLab",
     "dev": "tests and checks",
 }
@@ -71,7 +72,7 @@ def _examine(root: Path, args: argparse.Namespace) -> int:
         print(line)
     print(f"\nData: {_data(root, base, todo)}")
     print("\nNext:")
-    for step in todo or [f"emolib run {args.profile}"]:
+    for step in dict.fromkeys(todo) or [f"emolib run {args.profile}"]:
         print(f"  - {step}")
     return 1 if todo else 0
 
@@ -117,6 +118,9 @@ def _stages(root: Path, profile: str, todo: list[str]) -> list[list[str]]:
             if isinstance(params, InternVLLora) and params.lora.deepspeed and not _deepspeed():
                 rows[-1][1] = f"lora.deepspeed = {params.lora.deepspeed}: DeepSpeed is missing"
                 todo.append("pip install deepspeed")
+            if params.cluster.engine == "ray" and not cluster.is_installed():
+                rows[-1][1] = "cluster.engine = ray: Ray is missing"
+                todo.append("pip install -e '.[ray]' -c constraints.txt")
         except EmolibError as error:
             rows.append([stage.name, str(error)])
             todo.append(f"mend params/{profile}/{stage.name}.yaml")

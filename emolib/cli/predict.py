@@ -137,8 +137,7 @@ def _predict(args: argparse.Namespace, base: StageParams, chosen: Baselines, roo
         )
     )
     failed = [row for row in rows if row.status == "error"]
-    if args.face:
-        rate = detection_rate(rows)
+    if args.face and (rate := detection_rate(rows))["frames"]:
         print(
             f"\nfaces: found in {rate['frames_with_face']} of {rate['frames']} frames "
             f"({rate['rate']:.0%}); {rate['clips_without_face']} of {rate['clips']} clips have none"
@@ -164,7 +163,9 @@ def _by_affectgpt(
     if not sft.is_affectgpt(model, cache):
         return None
     view: Literal["whole", "face"] = "face" if args.face else "whole"
-    shown, _ = sft.shown_clips(clips, view, FaceParams(size=224), outputs / "faces")
+    shown, faces = sft.shown_clips(clips, view, FaceParams(size=224), outputs / "faces")
+    if faces:
+        print(f"{name}: faces found in {faces['found']} of {faces['frames']} frames")
     with Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger:
         return sft.predict_clips(
             *(shown, model, ledger),
@@ -221,7 +222,9 @@ def _zero_shot(
     )
     print(f"{name}: {room.note}")
     with (
-        open_engine(room.model, name=name, cache=outputs / "models") as engine,
+        open_engine(
+            room.model, name=name, cache=outputs / "models", cluster=base.cluster
+        ) as engine,
         Ledger(outputs / args.profile / "ledger" / "predict.jsonl") as ledger,
     ):
         return predict(
@@ -246,14 +249,19 @@ def _baselines(args: argparse.Namespace, chosen: Baselines, clips: list[Clip]) -
     file = outputs / args.profile / "ledger" / "predict.jsonl"
     with Ledger(file) as ledger:
         ran = run_systems(
-            *(clips, recipes, chosen.models, ledger), seed=chosen.seed, cache=outputs / "models"
+            *(clips, recipes, chosen.models, ledger),
+            seed=chosen.seed,
+            cache=outputs / "models",
+            cluster=chosen.cluster,
         )
         ran.check("stop")
         said = {name: ran.predictions[name] for name in chosen.systems}
         if not args.labels_by:
             return [row for found in said.values() for row in found]
         model = chosen.models[args.labels_by]
-        with open_engine(model, name=args.labels_by, cache=outputs / "models") as engine:
+        with open_engine(
+            model, name=args.labels_by, cache=outputs / "models", cluster=chosen.cluster
+        ) as engine:
             read = labels_by(engine, said, ledger)
     return [row for found in read.values() for row in found]
 
@@ -271,6 +279,6 @@ def _with_words(args: argparse.Namespace, base: Any, clips: list[Any], root: Pat
         return clips
     file = root / base.outputs / args.profile / "ledger" / "words.jsonl"
     with contextlib.chdir(root), Ledger(file) as ledger:
-        clips = with_words(clips, asr, ledger)
+        clips = with_words(clips, asr, ledger, cluster=base.cluster)
     print("words:", ", ".join(f"{source} {n}" for source, n in words_summary(clips).items()))
     return clips

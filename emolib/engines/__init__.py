@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emolib.engines.base import Engine, Reply, Request, answer_all
+from emolib.params.cluster import ClusterParams
 from emolib.params.schemas import ModelParams
 
 __all__ = ["Engine", "Reply", "Request", "answer_all", "open_engine"]
@@ -17,6 +18,7 @@ def open_engine(
     name: str,
     adapters: Sequence[Path] = (),
     cache: Path | None = None,
+    cluster: ClusterParams | None = None,
 ) -> Engine:
     """Open the model that ``params`` describe. Use the result as a context manager.
 
@@ -25,6 +27,7 @@ def open_engine(
         name: Short name for tables, e.g. "internvl".
         adapters: LoRA folders, applied in order after ``params.adapters``.
         cache: Where "tiny:" checkpoints are kept; None = ``outputs/models``.
+        cluster: Where copies of the model answer; None or engine "none" = in this process.
 
     Raises:
         MissingModelError: model or adapter is not on this machine.
@@ -35,7 +38,12 @@ def open_engine(
         >>> with open_engine(ModelParams(model="tiny:internvl"), name="tiny") as engine:
         ...     [reply] = answer_all(engine, [Request("1", "Describe.")])  # doctest: +SKIP
     """
-    engine = _open(params, name, adapters, cache)
+    if cluster is not None and cluster.engine != "none":
+        from emolib.engines.cluster import ClusterEngine
+
+        engine: Engine = ClusterEngine(params, name, adapters, cache, cluster)
+    else:
+        engine = _open(params, name, adapters, cache)
     engine.prices = params.prices
     return engine
 

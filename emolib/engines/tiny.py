@@ -116,11 +116,22 @@ def tiny_folder(family: str, cache: Path, seed: int = 0) -> Path:
     return folder
 
 
-def _internvl(folder: Path, seed: int) -> None:
+def internvl_processor(
+    image_size: int, visual_tokens: int, max_tiles: int, context: int = _CONTEXT
+) -> tuple[Any, Any]:
+    """Make a processor as InternVL's, with its small tokenizer.
+
+    Args:
+        image_size: Side of a tile, px.
+        visual_tokens: Tokens of a tile.
+        max_tiles: Most tiles of an image.
+        context: Longest sequence in tokens.
+
+    Returns:
+        Processor and tokenizer.
+    """
     from transformers import (
         GotOcr2ImageProcessorPil,
-        InternVLConfig,
-        InternVLForConditionalGeneration,
         InternVLProcessor,
         InternVLVideoProcessor,
     )
@@ -145,21 +156,29 @@ def _internvl(folder: Path, seed: int) -> None:
         },
         chat_template=CHATML,
     )
-    visual_tokens = (IMAGE_SIZE // _PATCH) ** 2 // 4
+    tokenizer.model_max_length = context
     pixels = {
-        "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        "size": {"height": image_size, "width": image_size},
         "image_mean": [0.485, 0.456, 0.406],
         "image_std": [0.229, 0.224, 0.225],
     }
     processor = InternVLProcessor(
         image_processor=GotOcr2ImageProcessorPil(
-            **pixels, crop_to_patches=True, min_patches=1, max_patches=1
+            **pixels, crop_to_patches=True, min_patches=1, max_patches=max_tiles
         ),
         tokenizer=tokenizer,
         video_processor=InternVLVideoProcessor(**pixels),
         image_seq_length=visual_tokens,
         chat_template=CHATML,
     )
+    return processor, tokenizer
+
+
+def _internvl(folder: Path, seed: int) -> None:
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
+
+    visual_tokens = (IMAGE_SIZE // _PATCH) ** 2 // 4
+    processor, tokenizer = internvl_processor(IMAGE_SIZE, visual_tokens, 1)
     config = InternVLConfig(
         vision_config={
             "hidden_size": 32,

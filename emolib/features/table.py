@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from emolib.cluster import Work, spread
 from emolib.datasets.clip import Clip
 from emolib.errors import DataError, MediaError
 from emolib.features.cache import FeatureCache
+from emolib.params.cluster import ClusterParams
 from emolib.progress import Progress
 
 Modality = Literal["audio", "visual", "text"]
@@ -106,6 +111,8 @@ def feature_table(
     cache: FeatureCache,
     *,
     max_steps: int = 64,
+    cluster: ClusterParams | None = None,
+    gpus: float = 0.0,
 ) -> FeatureTable:
     """Compute one extractor's features of every clip, or take them from the cache.
 
@@ -116,8 +123,10 @@ def feature_table(
     Args:
         clips: Names unique.
         extractor: What to compute.
-        cache: Where results are kept.
+        cache: Where results are kept; this process alone writes to it.
         max_steps: Frame-level rows longer than this are averaged down to as many equal parts.
+        cluster: Whose workers compute, each with a copy of the extractor; None = this process.
+        gpus: GPUs of each copy.
 
     Returns:
         One row a clip, in order. Memory: clips x (steps x) width x 4 bytes.
@@ -127,25 +136,32 @@ def feature_table(
     """
     found: dict[int, np.ndarray] = {}
     errors: dict[str, str] = {}
-    waiting: list[tuple[int, str, Any]] = []
+    todo: list[tuple[int, str, Clip]] = []
     keys: list[str] = []
     with Progress(extractor.name, len(clips), unit="clip") as progress:
         for number, clip in enumerate(clips):
-            try:
+            with _noted(errors, clip):
                 key = cache.key(extractor.content(clip), extractor.identity)
                 keys.append(key)
                 stored = _stored(cache, key)
                 if stored is None:
-                    waiting.append((number, key, extractor.load(clip)))
-                else:
-                    found[number] = stored
-            except MediaError as error:
-                errors[clip.name] = str(error)
-            except OSError as error:
-                errors[clip.name] = f"{clip.video}: cannot be read: {error.strerror or error}"
-            if len(waiting) >= extractor.batch_size or (waiting and number == len(clips) - 1):
-                _compute(clips, extractor, cache, waiting, found)
-                waiting = []
+                    todo.append((number, key, clip))
+                    continue
+                found[number] = stored
+            progress.advance()
+        opener = partial(_computer, extractor)
+        block = extractor.batch_size if extractor.batch_size > 1 else 0
+        for number, key, value, record in spread(todo, opener, cluster, block=block, gpus=gpus):
+            if isinstance(value, str):
+                errors[clips[number].name] = value
+            else:
+                try:
+                    found[number] = cache.put(key, value)
+                except ValueError as error:
+                    name = clips[number].name
+                    raise DataError(f"{extractor.name}, clip {name}: {error}") from None
+                if record is not None:
+                    cache.note(key, {name: record[name] for name in ("frames", "found")})
             progress.advance()
     table = _assemble(clips, extractor, found, errors, max_steps)
     return replace(table, faces=_faces(cache, keys))
@@ -157,22 +173,38 @@ def _faces(cache: FeatureCache, keys: Sequence[str]) -> dict[str, int]:
     return {name: sum(note[name] for note in noted) for name in ("frames", "found") if noted}
 
 
+@contextmanager
+def _noted(errors: dict[str, str], clip: Clip) -> Iterator[None]:
+    """Note why a clip cannot be read, and go on."""
+    try:
+        yield
+    except MediaError as error:
+        errors[clip.name] = str(error)
+    except OSError as error:
+        errors[clip.name] = f"{clip.video}: cannot be read: {error.strerror or error}"
+
+
+def _computer(extractor: Extractor) -> Work:
+    return partial(_compute, extractor)
+
+
 def _compute(
-    clips: Sequence[Clip],
-    extractor: Extractor,
-    cache: FeatureCache,
-    waiting: Sequence[tuple[int, str, Any]],
-    found: dict[int, np.ndarray],
-) -> None:
-    arrays = extractor.extract([item for _, _, item in waiting])
-    for (number, key, _), array in zip(waiting, arrays, strict=True):
-        try:
-            found[number] = cache.put(key, array)
-        except ValueError as error:
-            raise DataError(f"{extractor.name}, clip {clips[number].name}: {error}") from None
-        record = getattr(extractor, "faces", {}).pop(clips[number].name, None)
-        if record is not None:
-            cache.note(key, {name: record[name] for name in ("frames", "found")})
+    extractor: Extractor, clips: Iterable[tuple[int, str, Clip]]
+) -> Iterator[tuple[int, str, np.ndarray | str, dict[str, Any] | None]]:
+    """Number, key, features or why there are none, and the record of faces, of each clip."""
+    source = iter(clips)
+    records = getattr(extractor, "faces", {})
+    while batch := list(itertools.islice(source, extractor.batch_size)):
+        loaded: dict[int, Any] = {}
+        errors: dict[str, str] = {}
+        for number, _, clip in batch:
+            with _noted(errors, clip):
+                loaded[number] = extractor.load(clip)
+        arrays = extractor.extract(list(loaded.values())) if loaded else []
+        values = dict(zip(loaded, arrays, strict=True))
+        for number, key, clip in batch:
+            record = records.pop(clip.name, None)
+            yield number, key, values[number] if number in values else errors[clip.name], record
 
 
 def _stored(cache: FeatureCache, key: str) -> np.ndarray | None:

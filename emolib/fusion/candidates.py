@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from emolib.errors import ScoreError
 from emolib.labels import normalise
@@ -69,21 +70,27 @@ class GroupOf:
             )
         self.name, self.version = grouping.name, grouping.version
         self.grouping: TableGrouping = grouping
-        self._known: dict[str, str] = {}
+        self._known: dict[str, tuple[str, str]] = {}
 
     def __call__(self, label: str) -> str:
         """Group of one label, normalised first."""
-        word = normalise(label)
-        if word not in self._known:
-            group = self.grouping.views([word])[0][0]
-            self._known[word] = f"={word}" if group is None else group
-        return self._known[word]
+        return self.word_and_group(label)[1]
+
+    def word_and_group(self, label: str) -> tuple[str, str]:
+        """The label normalised, "" when nothing is left of it, and its group."""
+        if label not in self._known:
+            word = normalise(label)
+            group = self.grouping.views([word])[0][0] if word else None
+            self._known[label] = word, f"={word}" if group is None else group
+        return self._known[label]
 
     def set_of(self, labels: Iterable[str]) -> frozenset[str]:
         """Groups of several labels."""
-        return frozenset(self(label) for label in labels if normalise(label))
+        both = map(self.word_and_group, labels)
+        return frozenset(group for word, group in both if word)
 
 
+@lru_cache(maxsize=4096)
 def family(label: str) -> str | None:
     """Coarser kin of a label ("joy" for both "amused" and "satisfied"), None when unknown."""
     found = lexicon.find(label)
@@ -115,7 +122,8 @@ def candidates(clip: str, systems: Systems, group_of: GroupOf) -> dict[str, Cand
     named: dict[str, dict[str, tuple[str, ...]]] = {}
     for system, labels in systems.items():
         for label in labels[clip]:
-            if word := normalise(label):
-                words = named.setdefault(group_of(word), {})
+            word, group = group_of.word_and_group(label)
+            if word:
+                words = named.setdefault(group, {})
                 words[system] = (*words.get(system, ()), word)
     return {group: Candidate(group, words) for group, words in named.items()}

@@ -28,19 +28,25 @@ So k lists are compared instead of 2^k. Cost: O(k (k + M_max)); 20 candidates ta
 0.1 ms.
 
 Given that a clip has any gold group (N >= 1), all expectations are divided by the same
-P(N >= 1), which moves no optimum. The data-set F1 of the scoring library is no mean over
-clips; ``precision_weight`` reaches every point of the accuracy-recall trade-off it can want.
+P(N >= 1), which moves no optimum.
+
+**The F1 of a data set** is no mean over clips but F(A, R) = 2 A R / (A + R) of mean accuracy A
+and mean recall R. Where it is highest, no small change of any list raises its linear part
+dF = (2 R^2 dA + 2 A^2 dR) / (A + R)^2, so every clip's list maximises w A + (1 - w) R with
+w = R^2 / (A^2 + R^2): :func:`f1_weight` finds that fixed point. Where A > R, it gives recall
+more weight than one half.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
-Objective = Literal["avg", "f1"]
+Objective = Literal["avg", "f1", "clip_f1"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,9 +74,9 @@ def expected_terms(
     Args:
         p: float64 [k], probability of each candidate group, in [0, 1].
         missed: float64 [M_max + 1], distribution of the number of further gold groups.
-        objective: "avg": precision_weight * precision + (1 - precision_weight) * recall;
-            "f1": the clip's F1.
-        precision_weight: In [0, 1]; one half gives Avg. Not used by "f1".
+        objective: "avg" and "f1": precision_weight * precision + (1 - precision_weight) *
+            recall; "clip_f1": the clip's F1.
+        precision_weight: In [0, 1]; one half gives Avg. Not used by "clip_f1".
 
     Returns:
         float64 [k + 1, k]: row m holds the terms in a list of m groups; row 0 is 0. The
@@ -83,7 +89,7 @@ def expected_terms(
     factors = 1 - p[:, None] + p[:, None] * nodes  # [k, nodes], each >= node > 0
     generating = np.polynomial.polynomial.polyval(nodes, np.asarray(missed, float))
     others = factors.prod(axis=0) * generating * weights / factors  # [k, nodes]
-    if objective == "f1":
+    if objective == "clip_f1":
         terms = 2 * p * (nodes ** np.arange(k + 1)[:, None] @ others.T)
     else:
         recall = p * others.sum(axis=1)
@@ -135,3 +141,34 @@ def best_set(
         more = terms[m + 1]
         gains[~kept] = more[kept].sum() + more[~kept] - values[m]
     return Choice(tuple(chosen.tolist()), float(values[m]), gains)
+
+
+def f1_weight(clips: Sequence[np.ndarray], missed: np.ndarray, cap: int | None = None) -> float:
+    """The precision weight with which expected lists reach the highest F1 of the data set.
+
+    Args:
+        clips: float64 [k] of each clip, probabilities of its candidates.
+        missed: float64 [M_max + 1], see :func:`expected_terms`.
+        cap: Longest list.
+
+    Returns:
+        In [0.05, 0.95]; one half when no clip has a candidate. Found on a grid of the trade-off
+        by the F1 of the expected accuracy and recall. Cost: 19 choices a clip.
+    """
+    curves = []  # expected accuracy and recall of the m most probable, m = 0, 1, ...
+    for p in (np.asarray(p, float) for p in clips if len(p)):
+        order = np.argsort(-p, kind="stable")[:cap]
+        totals = (expected_terms(p, missed, "avg", w)[: len(order) + 1, order] for w in (1.0, 0.0))
+        curves.append([np.tril(terms, -1).sum(axis=1) for terms in totals])
+    best, weight = 0.0, 0.5
+    for step in sorted(range(1, 20), key=lambda step: abs(step - 10)):
+        w = step / 20
+        chosen = [int(np.argmax(np.round(w * a + (1 - w) * r, 12))) for a, r in curves]
+        accuracy, recall = (
+            sum(float(curve[side][m]) for curve, m in zip(curves, chosen, strict=True))
+            for side in (0, 1)
+        )
+        score = round(2 * accuracy * recall / max(accuracy + recall, 1e-12), 12)
+        if score > best:
+            best, weight = score, w
+    return weight

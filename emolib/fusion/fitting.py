@@ -10,6 +10,7 @@ import numpy as np
 from emolib.errors import ScoreError
 from emolib.fusion import folds, logistic
 from emolib.fusion.candidates import Confidences, GroupOf, Labels, Systems
+from emolib.fusion.expected import f1_weight
 from emolib.fusion.features import feature_names, features
 from emolib.fusion.fuser import Fuser, candidate_groups, check_systems
 from emolib.fusion.settings import FusionSettings
@@ -58,12 +59,13 @@ def fit(
     clips = {c: read_clip(c, preds, sure, group_of, gold) for c in fold_of}
     stats = Statistics.count(list(clips.values()))
     added = tuple(sorted(stats.gold, key=lambda g: (-stats.gold[g], g))[: settings.add])
-    rows, hits, row_fold, missed = [], [], [], []
+    rows, hits, row_fold, missed, sizes = [], [], [], [], []
     for k in range(settings.folds):
         others = Statistics.count([clips[c] for c in clips if fold_of[c] != k])
         for clip in (clips[c] for c in clips if fold_of[c] == k):
             groups = candidate_groups(clip, added)
             missed.append(len(clip.gold.difference(groups)))
+            sizes.append(len(groups))
             for group in groups:
                 rows.append(features(clip, group, others, systems, confident))
                 hits.append(float(group in clip.gold))
@@ -74,16 +76,22 @@ def fit(
             "right: nothing can be learned from them"
         )
     counts = np.bincount(missed) + 1.0  # one imaginary clip a count
+    lost = counts / counts.sum()
+    model, p = logistic.fit(
+        feature_names(systems, confident), np.array(rows), np.array(hits), np.array(row_fold)
+    )
+    weight = settings.precision_weight
+    if settings.objective == "f1":
+        weight = f1_weight(np.split(p, np.cumsum(sizes)[:-1]), lost, settings.cap)
     return Fuser(
         systems=systems,
         confident=confident,
         settings=settings,
         grouping={"name": group_of.name, "version": group_of.version},
-        model=logistic.fit(
-            feature_names(systems, confident), np.array(rows), np.array(hits), np.array(row_fold)
-        ),
+        model=model,
+        precision_weight=weight,
         stats=stats,
-        missed=tuple((counts / counts.sum()).tolist()),
+        missed=tuple(lost.tolist()),
         words=word_counts(gold, fold_of),
         added=added,
         trained_on=tuple(fold_of),

@@ -26,7 +26,7 @@ from emolib.fusion.verdict import Verdict, kept_labels
 from emolib.scoring.grouping import ExactGrouping
 from emolib.scoring.leak import check_leak
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class Fuser:
         settings: See :class:`FusionSettings`.
         grouping: ``{"name", "version"}`` of the groups.
         model: Probability of a candidate.
+        precision_weight: The settings', or the one that was found for "f1".
         stats: Counts over the training clips.
         missed: Distribution of the number of gold groups that are no candidate.
         words: Gold word -> training clips that have it; picks the word of a group.
@@ -52,6 +53,7 @@ class Fuser:
     settings: FusionSettings
     grouping: Mapping[str, str]
     model: logistic.Logistic
+    precision_weight: float
     stats: Statistics
     missed: tuple[float, ...]
     words: Mapping[str, int]
@@ -96,7 +98,7 @@ class Fuser:
         x = np.array([features(clip, g, self.stats, self.systems, self.confident) for g in groups])
         p, parts = self.model.probability(x), self.model.contributions(x)
         s = self.settings
-        choice = best_set(p, np.array(self.missed), s.objective, s.precision_weight, s.cap)
+        choice = best_set(p, np.array(self.missed), s.objective, self.precision_weight, s.cap)
         kept = set(choice.chosen)
         verdicts = []
         for i in np.argsort(-p, kind="stable").tolist():
@@ -135,6 +137,7 @@ class Fuser:
             "settings": asdict(self.settings),
             "grouping": dict(self.grouping),
             "model": self.model.to_json(),
+            "precision_weight": self.precision_weight,
             "stats": self.stats.to_json(),
             "missed": list(self.missed),
             "words": dict(self.words),
@@ -170,6 +173,7 @@ class Fuser:
             settings=FusionSettings(**data["settings"]),
             grouping=here,
             model=logistic.Logistic.from_json(data["model"]),
+            precision_weight=data["precision_weight"],
             stats=Statistics.from_json(data["stats"]),
             missed=tuple(data["missed"]),
             words=data["words"],

@@ -112,7 +112,9 @@ class Logistic:
         return cls(**plain)
 
 
-def fit(features: tuple[str, ...], x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> Logistic:
+def fit(
+    features: tuple[str, ...], x: np.ndarray, y: np.ndarray, fold: np.ndarray
+) -> tuple[Logistic, np.ndarray]:
     """Fit, with penalty and calibration taken from out-of-fold logits.
 
     Args:
@@ -120,6 +122,9 @@ def fit(features: tuple[str, ...], x: np.ndarray, y: np.ndarray, fold: np.ndarra
         x: float64 [n, d].
         y: float64 [n], 0 or 1.
         fold: int64 [n], inner fold of each row.
+
+    Returns:
+        The model, and float64 [n], the calibrated out-of-fold probability of each row.
     """
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.where(scale < 1e-9, 1.0, scale)
@@ -139,7 +144,7 @@ def fit(features: tuple[str, ...], x: np.ndarray, y: np.ndarray, fold: np.ndarra
         np.column_stack([np.ones(len(y)), logits]), y, np.array([1.0, 5.0]), np.array([0.0, 1.0])
     )
     w = _ridge(rows, y, penalty)
-    return Logistic(
+    model = Logistic(
         features,
         tuple(mean.tolist()),
         tuple(scale.tolist()),
@@ -150,6 +155,7 @@ def fit(features: tuple[str, ...], x: np.ndarray, y: np.ndarray, fold: np.ndarra
         penalty=penalty,
         inner_loss=loss,
     )
+    return model, sigmoid(model.shift + model.slope * logits)
 
 
 def _ridge(rows: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:

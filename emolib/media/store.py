@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +10,7 @@ import cv2
 import numpy as np
 
 from emolib.errors import DataError, RunError
+from emolib.files import write_atomic
 from emolib.media.video import Frame, picture_sha
 
 
@@ -65,20 +64,13 @@ class FrameStore:
             return target
         pixels = image.image if isinstance(image, Frame) else image
         _, data = cv2.imencode(target.suffix, pixels[:, :, ::-1], self._options)
-        temporary = ""
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".", suffix=".part")
-            with os.fdopen(handle, "wb") as file:
-                file.write(data.tobytes())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(target)
-        except OSError as error:
-            if temporary:
-                Path(temporary).unlink(missing_ok=True)
+            write_atomic(target, data.tobytes())
+        except DataError as error:
             full = " (disk full: free some space and run again)"
-            hint = full if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-            raise RunError(f"{target}: cannot be written: {error.strerror}{hint}") from None
+            code = error.__cause__.errno if isinstance(error.__cause__, OSError) else None
+            hint = full if code in (errno.ENOSPC, errno.EDQUOT) else ""
+            raise RunError(f"{error}{hint}") from None
         return target
 
 

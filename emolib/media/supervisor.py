@@ -8,6 +8,7 @@ megapixel).
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -33,7 +34,7 @@ R = TypeVar("R")
 START_S = 120.0
 # Codec libraries leak a little; a fresh worker now and then keeps memory flat.
 FILES_A_WORKER = 2_000
-# Signals someone else sends (an operator, the system out of memory): the file may be innocent.
+# Sent by someone else (an operator, a system out of memory): the file may be innocent.
 OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 PIPE_BYTES = 1 << 20
 
@@ -295,8 +296,6 @@ def _search_path() -> list[str]:
 def _widen(pipe: int) -> None:
     """Let a pipe hold more than its 64 kB: fewer switches between the processes."""
     try:
-        import fcntl
-
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     except (AttributeError, OSError):
         return  # not Linux, or the user's limit is reached

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
+from emolib.params.cluster import ClusterParams
 from emolib.params.media import AsrParams, DecodeParams
 from emolib.params.schemas import DataParams, ModelParams, Schema
 
@@ -23,6 +24,7 @@ class StageParams(Schema):
         data: The clips.
         models: Models by the names the stages call them.
         asr: How words are heard where no official subtitle is known; no model = they stay unknown.
+        cluster: Machines that frames, features and answers are computed on.
         decode: Limits of the processes that decode videos.
         outputs: Folder of all runs, relative to the project root.
         run_dir: This run's folder; "" makes a new one under ``outputs``.
@@ -36,6 +38,7 @@ class StageParams(Schema):
     data: DataParams = DataParams()
     models: dict[str, ModelParams] = Field(default_factory=dict)
     asr: AsrParams = AsrParams()
+    cluster: ClusterParams = ClusterParams()
     decode: DecodeParams = DecodeParams()
     outputs: str = "outputs"
     run_dir: str = ""

@@ -13,6 +13,7 @@ from emolib.params.baselines import Baselines
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
 from emolib.params.fusion import FusionParams
 from emolib.params.media import FaceParams
+from emolib.params.schemas import DataParams
 from emolib.params.stage import Grouping, StageParams
 from emolib.params.training import GateParams, LoraParams
 
@@ -214,6 +215,8 @@ class DiscriminativeModel(StageParams):
     Attributes:
         classes: CSV with ``name, discrete`` (MER2024's ``label-disdim.csv``); "" reduces the
             clips' open-vocabulary labels to classes.
+        unlabelled: Further clips without class (the SEMI track's unlabelled set), which get
+            predictions, and pseudo-labels with ``classifier.pseudo_threshold``; None = none.
         features: Extractors.
         classifier: The model.
         baseline: Also train the linear model under the same protocol.
@@ -223,6 +226,7 @@ class DiscriminativeModel(StageParams):
     """
 
     classes: str = ""
+    unlabelled: DataParams | None = None
     features: tuple[FeatureParams, ...] = Field(min_length=1)
     classifier: ClassifierParams = ClassifierParams()
     baseline: bool = True

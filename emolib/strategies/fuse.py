@@ -63,6 +63,7 @@ class Fused:
             "outer_folds": len(fusers),
             "settings": asdict(fusers[0].settings),
             "grouping": dict(fusers[0].grouping),
+            "precision_weight": float(np.mean([f.precision_weight for f in fusers])),
             "weights": {name: round(w, 4) for name, w in features},
         }
 

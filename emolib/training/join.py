@@ -12,7 +12,6 @@ worker here. It ends with that training; after an interruption start it again, t
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -20,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from emolib.files import read_json, write_json
 from emolib.params.training import LoraParams
 
 _FILE = "join.json"
@@ -39,10 +39,7 @@ def announced(
     file = out / _FILE
     shared = {k: v for k, v in environ.items() if k.startswith(_SHARED) and "TOKEN" not in k[3:]}
     at = command.index("--parent")
-    draft = file.with_name(f".{file.name}")
-    words = {"arguments": command[at + 2 :], "environment": shared}
-    draft.write_text(json.dumps(words, indent=1) + "\n", encoding="utf-8")
-    draft.replace(file)
+    write_json(file, {"arguments": command[at + 2 :], "environment": shared})
     try:
         yield
     finally:
@@ -66,7 +63,7 @@ def main() -> None:
         if time.monotonic() > deadline:
             raise SystemExit(f"no training began in {args.out} within {args.patience:g} s")
         time.sleep(_POLL_S)
-    words = json.loads(file.read_text(encoding="utf-8"))
+    words = read_json(file)
     command = [sys.executable, "-m", "emolib.training.worker", *words["arguments"]]
     os.execve(sys.executable, command, os.environ | words["environment"])
 

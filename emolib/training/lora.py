@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import importlib.util
-import json
 import math
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from emolib.engines.swift_setup import (
     one_line,
 )
 from emolib.errors import EngineError, MissingDependencyError, TrainingError
+from emolib.files import read_json, write_json
 from emolib.params.schemas import ModelParams
 from emolib.params.training import LoraParams
 from emolib.training.folder import claim, last_checkpoint, step_of
@@ -156,7 +156,7 @@ def _train(
         command=command,
     )
     shutil.rmtree(out / "cache", ignore_errors=True)
-    _write_json(out / _RESULT, {name: _plain(getattr(result, name)) for name in result.__slots__})
+    write_json(out / _RESULT, {name: _plain(getattr(result, name)) for name in result.__slots__})
     return result
 
 
@@ -234,7 +234,7 @@ def _request(
 
 
 def _history(checkpoint: Path) -> list[dict[str, float]]:
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    state = read_json(checkpoint / "trainer_state.json")
     wanted = ("step", "loss", "learning_rate", "grad_norm", "epoch", "eval_loss")
     entries = [{k: e[k] for k in wanted if k in e} for e in state["log_history"]]
     return [e for e in entries if "loss" in e or "eval_loss" in e]
@@ -252,15 +252,18 @@ def _keep_adapter(checkpoint: Path, out: Path) -> Path:
 
 
 def _plain(value: Any) -> Any:
+    """Plain values; a loss that is no number any more (a training that went astray) as null."""
+    if isinstance(value, list):
+        return [
+            {k: v if math.isfinite(v) else None for k, v in entry.items()}
+            if isinstance(entry, dict)
+            else entry
+            for entry in value
+        ]
     return value.name if isinstance(value, Path) else value
 
 
 def _read_result(out: Path) -> TrainResult:
-    stored = json.loads((out / _RESULT).read_text(encoding="utf-8"))
-    return TrainResult(**stored | {"adapter": out / stored["adapter"]})
-
-
-def _write_json(file: Path, content: object) -> None:
-    draft = file.with_name(f".{file.name}")
-    draft.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    draft.replace(file)
+    stored = read_json(out / _RESULT)
+    history = [{k: math.nan if v is None else v for k, v in e.items()} for e in stored["history"]]
+    return TrainResult(**stored | {"adapter": out / stored["adapter"], "history": history})

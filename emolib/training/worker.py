@@ -104,6 +104,9 @@ def train(arguments: list[str], rows: int, max_tiles: int) -> None:
             return super().train(trainer)
 
     Sft(arguments).main()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()  # left open, its threads abort the exit at times
 
 
 if __name__ == "__main__":

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from emolib.datasets.clip import Clip
+from emolib.datasets.open import open_dataset
 from emolib.errors import DataError
 from emolib.features.table import FeatureTable
 from emolib.models.discriminative.classes import CLASSES
+from emolib.params.schemas import DataParams
 
 UNKNOWN = -1
 
@@ -72,10 +75,37 @@ def corpus_of(
         by_group: Use the clips' groups; False = every clip alone.
     """
     number = {name: k for k, name in enumerate(CLASSES)}
+    valence = np.array([np.nan if c.valence is None else c.valence for c in clips], np.float64)
     y = [number[classes[clip.name]] if clip.name in classes else UNKNOWN for clip in clips]
     return Corpus(
         names=tuple(clip.name for clip in clips),
         tables=tuple(tables),
         y=np.asarray(y, dtype=np.int64),
         groups=tuple(clip.group if by_group else "" for clip in clips),
+        valence=None if np.isnan(valence).all() else valence,
     )
+
+
+def open_clips(
+    data: DataParams, unlabelled: DataParams | None, outputs: Path
+) -> tuple[list[Clip], list[Clip]]:
+    """Clips with classes, and further ones without (the SEMI track's unlabelled set).
+
+    Labels and valences the unlabelled set may hold are never looked at.
+
+    Raises:
+        DataError: a clip is in both sets, or a set cannot be read.
+    """
+    labelled = list(open_dataset(data, outputs))
+    if unlabelled is None:
+        return labelled, []
+    names = {clip.name for clip in labelled}
+    further = [
+        replace(clip, labels=None, valence=None) for clip in open_dataset(unlabelled, outputs)
+    ]
+    if twice := [clip.name for clip in further if clip.name in names]:
+        raise DataError(
+            f"{len(twice)} clips of the unlabelled set are in the labelled one, too (first: "
+            f"{twice[0]!r}): take them out of one"
+        )
+    return labelled, further

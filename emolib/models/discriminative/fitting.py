@@ -41,6 +41,10 @@ class Fitted(Protocol):
         """float64 [clips, classes] of the corpus's clips at ``index``."""
         ...
 
+    def valence(self, corpus: Corpus, index: np.ndarray) -> np.ndarray | None:
+        """float64 [clips], or None for a model without valence output."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class Scaler:
@@ -105,13 +109,20 @@ class FittedNetwork:
 
     def logits(self, corpus: Corpus, index: np.ndarray) -> np.ndarray:
         """float64 [clips, classes]."""
-        return self.outputs(*self.tensors(corpus, index))
+        return self.outputs(*self.tensors(corpus, index))[0]
 
-    def outputs(self, values: list[Tensor], lengths: list[Tensor | None]) -> np.ndarray:
-        """float64 [clips, classes] of prepared inputs."""
+    def valence(self, corpus: Corpus, index: np.ndarray) -> np.ndarray | None:
+        """float64 [clips], on the scale of the training clips' valence."""
+        return self.outputs(*self.tensors(corpus, index))[1]
+
+    def outputs(
+        self, values: list[Tensor], lengths: list[Tensor | None]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Logits float64 [clips, classes] and valence float64 [clips] of prepared inputs."""
         self.network.eval()
         with torch.inference_mode():
-            return self.network(values, lengths)[0].double().numpy()
+            logits, valence = self.network(values, lengths)
+        return logits.double().numpy(), None if valence is None else valence.double().numpy()
 
 
 def network_inputs(tables: Sequence[FeatureTable], kind: str) -> list[list[int]]:
@@ -225,7 +236,7 @@ def _train(
                     loss = loss + params.valence_weight * gap.square().mean()
             loss.backward()
             optimiser.step()
-        logits = fitted.outputs(*stop_inputs)
+        logits, _ = fitted.outputs(*stop_inputs)
         gold = corpus.y[stop]
         score = measures.weighted_f1(gold, logits.argmax(axis=1), len(corpus.classes))
         now = (score, -measures.nll(logits, gold))

@@ -66,6 +66,10 @@ class FittedLinear:
         """float64 [clips, classes]."""
         return self.decide(self.inputs(corpus, index))
 
+    def valence(self, corpus: Corpus, index: np.ndarray) -> None:
+        """None: no valence output."""
+        return None
+
 
 class _Block:
     """One table's preparation: tf-idf of unit length for counts, else standardised / root width."""

@@ -213,3 +213,19 @@ def reliability(table: np.ndarray, gold: np.ndarray, bins: int = 10) -> Reliabil
     ece = float((np.abs(mean - share) * count[kept]).sum() / len(gold))
     likely = np.maximum(table[np.arange(len(gold)), gold], 1e-12)
     return Reliability(mean, share, count[kept], ece, float(-np.log(likely).mean()))
+
+
+def valence_scores(gold: np.ndarray, said: np.ndarray) -> tuple[float, float | None, float]:
+    """Root mean squared error, Pearson correlation (None when one side is constant), CCC.
+
+    Args:
+        gold: float64 [clips].
+        said: float64 [clips].
+    """
+    moved = said - said.mean()
+    around = gold - gold.mean()
+    both = float((moved * around).mean())
+    spread = float(np.sqrt((moved**2).mean() * (around**2).mean()))
+    whole = float((moved**2).mean() + (around**2).mean() + (said.mean() - gold.mean()) ** 2)
+    rmse = float(np.sqrt(((said - gold) ** 2).mean()))
+    return rmse, both / spread if spread > 1e-12 else None, 2 * both / whole if whole else 1.0

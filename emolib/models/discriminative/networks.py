@@ -26,14 +26,14 @@ class InputDropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.cut = round(p * 2**16)
-        self.rng = np.random.default_rng(int(torch.randint(2**31, ()).item()))
+        self.bits = np.random.SFC64(int(torch.randint(2**31, ()).item()))
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop while training, pass otherwise."""
         if not self.training or not self.cut:
             return x
-        drawn = self.rng.integers(0, 2**16, size=tuple(x.shape), dtype=np.uint16)
-        kept = torch.from_numpy(drawn >= self.cut).to(x.device)
+        drawn = self.bits.random_raw(-(-x.numel() // 4)).view(np.uint16)[: x.numel()]
+        kept = torch.from_numpy(drawn >= self.cut).view(x.shape).to(x.device)
         return (x * kept).mul_(2**16 / (2**16 - self.cut))
 
 

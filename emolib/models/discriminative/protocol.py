@@ -1,13 +1,13 @@
 """Predict every clip by models that have not seen it, and, marked, the way it was published.
 
-:class:`Ensemble` is the only way to a prediction, and the leak guard stands in it: it refuses
-clips its members were trained on unless it is asked for the published, contaminated variant.
+:class:`~emolib.models.discriminative.ensemble.Ensemble` is the only way to a prediction, and the
+leak guard stands in it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,55 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
 
 from emolib.errors import DataError
 from emolib.models.discriminative import measures
 from emolib.models.discriminative.corpus import Corpus
+from emolib.models.discriminative.ensemble import Ensemble
 from emolib.models.discriminative.fitting import Fitted, draw_space, fit_network
 from emolib.models.discriminative.folds import inner_split, make_folds
 from emolib.models.discriminative.linear import fit_linear
 from emolib.params.discriminative import ClassifierParams, ProtocolParams
 from emolib.progress import Progress
-from emolib.scoring.leak import LeakReport, check_leak
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ensemble:
-    """Trained models and the clips each was trained on.
-
-    Attributes:
-        members: The models.
-        training: Readable name of each training list -> labelled clips used in any way: to
-            learn, to stop, to choose or to calibrate.
-    """
-
-    members: Sequence[Fitted]
-    training: Mapping[str, Sequence[str]]
-
-    def predict(self, corpus: Corpus, index: np.ndarray) -> np.ndarray:
-        """Mean of the members' calibrated probabilities, float64 [clips, classes].
-
-        Raises:
-            LeakError: a clip was used in the training of any member.
-        """
-        check_leak([corpus.names[k] for k in index], self.training)
-        tables = [
-            measures.probabilities(m.logits(corpus, index), m.temperature) for m in self.members
-        ]
-        return np.mean(tables, axis=0)
-
-    def predict_as_published(
-        self, corpus: Corpus, index: np.ndarray
-    ) -> tuple[np.ndarray, LeakReport]:
-        """Softmax of the members' mean logits, seen clips or not, and which were seen.
-
-        Source: MER2024 baseline, ``main-release.py`` (behaviour): test logits of the five fold
-        models are averaged.
-        """
-        report = check_leak([corpus.names[k] for k in index], self.training, allow=True)
-        logits = np.mean([m.logits(corpus, index) for m in self.members], axis=0)
-        return np.asarray(softmax(logits, axis=1)), report
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +39,7 @@ class ClassPredictions:
         out_of_fold: No clip was predicted by a model that had seen it.
         leaked: Clips that were predicted by a model that had seen them.
         runs: One mapping a repeat: its scores and its models' choices.
+        valence: float64 [clips], predicted like the classes; None without valence output.
     """
 
     system: str
@@ -86,6 +48,7 @@ class ClassPredictions:
     out_of_fold: bool
     leaked: int
     runs: tuple[dict[str, Any], ...]
+    valence: np.ndarray | None = None
 
     def rows(self, corpus: Corpus) -> list[dict[str, Any]]:
         """One plain mapping a clip, as a prediction file holds them.
@@ -104,6 +67,7 @@ class ClassPredictions:
                         one: round(float(p), 6)
                         for one, p in zip(corpus.classes, self.table[k], strict=True)
                     },
+                    "valence": None if self.valence is None else round(float(self.valence[k]), 4),
                     "system": self.system,
                     "status": "error" if blind[k] else "ok",
                     "error": "none of the features could be computed" if blind[k] else None,
@@ -193,8 +157,9 @@ def out_of_fold(
         DataError: too few clips or groups for the folds.
     """
     labelled = corpus.labelled
-    _check(corpus, labelled)
+    _check(corpus, labelled, params)
     total = np.zeros((len(corpus.names), len(corpus.classes)))
+    valence = np.zeros(len(corpus.names)) if params.valence_weight else None
     fold_of = np.full(len(corpus.names), -1)
     runs = []
     with Progress(system, protocol.folds * protocol.repeats, unit="fold") as progress:
@@ -214,14 +179,19 @@ def out_of_fold(
                 ensembles.append(Ensemble([model], used))
                 table[test] = ensembles[-1].predict(corpus, test)
                 fold_of[test] = fold
+                if valence is not None:
+                    valence[test] += _number(ensembles[-1].valence(corpus, test)) / protocol.repeats
                 progress.advance()
             if corpus.unlabelled.size:
                 parts = [e.predict(corpus, corpus.unlabelled) for e in ensembles]
                 table[corpus.unlabelled] = np.mean(parts, axis=0)
+                if valence is not None:
+                    sides = [_number(e.valence(corpus, corpus.unlabelled)) for e in ensembles]
+                    valence[corpus.unlabelled] += np.mean(sides, axis=0) / protocol.repeats
             chosen = [dict(e.members[0].info) for e in ensembles]
             runs.append({**_scores(corpus, table, labelled), "models": chosen})
             total += table / protocol.repeats
-    return ClassPredictions(system, total, fold_of, True, 0, tuple(runs))
+    return ClassPredictions(system, total, fold_of, True, 0, tuple(runs), valence)
 
 
 def as_published(
@@ -239,7 +209,7 @@ def as_published(
     training. The system's name says so.
     """
     labelled = corpus.labelled
-    _check(corpus, labelled)
+    _check(corpus, labelled, params)
     rng = np.random.default_rng(seed)
     dealt = rng.permutation(np.arange(len(labelled)) % protocol.folds)
     members, training = [], {}
@@ -258,7 +228,14 @@ def as_published(
     run = {**_scores(corpus, table, labelled), "models": [dict(m.info) for m in members]}
     fold_of = np.full(len(corpus.names), -1)
     name = f"{system}, as published (trained on these clips)"
-    return ClassPredictions(name, table, fold_of, False, len(report.leaked), (run,))
+    everyone = np.arange(len(corpus.names))
+    valence = ensemble.valence(corpus, everyone, allow_leak=True)
+    return ClassPredictions(name, table, fold_of, False, len(report.leaked), (run,), valence)
+
+
+def _number(found: np.ndarray | None) -> np.ndarray:
+    assert found is not None, "a network with valence_weight has a valence output"
+    return found
 
 
 def _side_by_side(
@@ -280,7 +257,12 @@ def _side_by_side(
         torch.set_num_threads(before)
 
 
-def _check(corpus: Corpus, labelled: np.ndarray) -> None:
+def _check(corpus: Corpus, labelled: np.ndarray, params: ClassifierParams) -> None:
+    if params.pseudo_threshold and not corpus.unlabelled.size:
+        raise DataError(
+            "pseudo_threshold is above 0, but every clip has a class: name a set of clips without "
+            "(`unlabelled`), or set it to 0"
+        )
     if len(np.unique(corpus.y[labelled])) < 2:
         raise DataError(f"{len(labelled)} labelled clips of fewer than two classes: cannot train")
 

@@ -140,6 +140,27 @@ def _metric(gold: np.ndarray, predicted: np.ndarray, classes: int, metric: str) 
     return float(measures.cell_statistic(classes)(means)[measures.METRICS.index(metric)])
 
 
+def valence_tables(corpus: Corpus, found: Mapping[str, ClassPredictions]) -> list[dict[str, Any]]:
+    """Table: error and correlation of the predicted valences; none without valence output.
+
+    CCC: concordance (1 = equal, 0 = unrelated); the mean of all clips' valences stands beside.
+    """
+    if corpus.valence is None:
+        return []
+    rows: list[list[Any]] = []
+    for p in found.values():
+        if p.valence is not None:
+            known = corpus.labelled[~np.isnan(corpus.valence[corpus.labelled])]
+            gold, said = corpus.valence[known], p.valence[known]
+            rows.append([p.system, len(known), p.leaked, *measures.valence_scores(gold, said)])
+    if not rows:
+        return []
+    same = np.full(len(gold), gold.mean())
+    rows.append(["their mean, no model", len(gold), 0, *measures.valence_scores(gold, same)])
+    columns = ["system", "n", "seen in training", "RMSE", "Pearson r", "CCC"]
+    return [{"title": "Valence", "columns": columns, "rows": rows}]
+
+
 def reliabilities(
     corpus: Corpus, found: Mapping[str, ClassPredictions]
 ) -> dict[str, measures.Reliability]:

@@ -11,6 +11,7 @@ from emolib.errors import ParamsError
 from emolib.features.cache import FeatureCache
 from emolib.features.statistics import PictureStatistics, VoiceStatistics, WordStatistics
 from emolib.features.table import Extractor, FeatureTable, feature_table
+from emolib.params.cluster import ClusterParams
 from emolib.params.discriminative import FeatureParams
 
 
@@ -45,9 +46,15 @@ def open_extractor(params: FeatureParams) -> Extractor:
 
 
 def feature_tables(
-    clips: Sequence[Clip], features: Sequence[FeatureParams], cache: Path
+    clips: Sequence[Clip],
+    features: Sequence[FeatureParams],
+    cache: Path,
+    *,
+    cluster: ClusterParams | None = None,
 ) -> list[FeatureTable]:
     """Features of all clips by every extractor, from the cache where they are known.
+
+    With a cluster its workers read the clips and compute, each with a copy of the extractor.
 
     Raises:
         ParamsError: two extractors have one name.
@@ -59,6 +66,17 @@ def feature_tables(
         raise ParamsError(f"features: names {names} are not all different; give each a `name`")
     store = FeatureCache(cache)
     return [
-        feature_table(clips, extractor, store, max_steps=params.max_steps)
+        feature_table(
+            clips,
+            extractor,
+            store,
+            max_steps=params.max_steps,
+            cluster=cluster,
+            gpus=cluster.gpus if cluster and _on_gpu(params) else 0.0,
+        )
         for extractor, params in zip(extractors, features, strict=True)
     ]
+
+
+def _on_gpu(params: FeatureParams) -> bool:
+    return params.kind.endswith("_model") and params.device != "cpu"
