@@ -152,7 +152,7 @@ def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
         "losses": {"tower": ends(seeing), "language": ends(saying)},
         "scores": {f"sees {k}": v for k, v in saw.items()}
         | {f"says {k}": v for k, v in said.items()},
-        "time": clock.read(),
+        "time_since_last_start": clock.read(),
     }
     return save(model, processor, folder, name="llava", recipe=recipe, facts=facts)
 
