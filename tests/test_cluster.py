@@ -77,6 +77,8 @@ def nodes():
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         for name, value in PATIENT.items():
             patch.setenv(name, value)
+        patch.setenv("RAY_TMPDIR", folder)  # ray.init writes the address here, and makes no folder
+        (Path(folder) / "ray").mkdir()
         import ray
         from ray.cluster_utils import Cluster
 

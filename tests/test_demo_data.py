@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -437,3 +438,47 @@ def test_contact_sheet(made):
     assert shown[0].images[0].get_array().shape == (render.SIZE, render.SIZE, 3)
     assert clips[0].subtitle in shown[0].get_title().replace("\n", " ")
     assert shown[0].texts[0].get_text().replace("\n", " ") == ", ".join(clips[0].labels)
+
+
+def spoken_words() -> set[str]:
+    """Every word anyone in the world can say."""
+    fills = {f"{{{slot}}}": values for slot, values in phrases._FILL.items()}
+    texts = [c for states in phrases.CLAUSES.values() for many in states.values() for c in many]
+    for slot, values in fills.items():
+        texts = [text.replace(slot, "") for text in texts] + list(values)
+    texts += [word for words in phrases.INTERJECTIONS.values() for word in words]
+    return {re.sub("[^a-z]", "", word) for text in texts for word in text.lower().split()} - {""}
+
+
+def sound_of(word: str) -> tuple[tuple[bool, str, str, bool], ...]:
+    """All the voice makes of a word: onset, its hissing consonants, vowel, final s or z."""
+    told = []
+    for part in phrases.syllables(word):
+        at = next((i for i, c in enumerate(part) if c in voice._VOWELS), 0)
+        hiss = "".join(c for c in part[:at] if c in voice._HISS)
+        told.append(
+            (at > 0, hiss, part[at] if part[at] in voice._VOWELS else "e", part[-1] in "sz")
+        )
+    return tuple(told)
+
+
+def test_most_words_sound_like_another_one():
+    """The numbers of docs/world.md, and that such words are the same to the sample."""
+    words = spoken_words()
+    by_sound: dict[object, list[str]] = {}
+    for word in sorted(words):
+        by_sound.setdefault(sound_of(word), []).append(word)
+    alike = sum(len(group) for group in by_sound.values() if len(group) > 1)
+    text = (Path(__file__).parents[1] / "docs" / "world.md").read_text(encoding="utf-8")
+    assert f"Of the {len(words)} words" in text
+    assert f"{alike} sound exactly like another one ({len(by_sound)} sounds" in " ".join(
+        text.split()
+    )
+    assert by_sound[sound_of("me")] == by_sound[sound_of("well")]
+    spec = draw(0, "base", "train", 0)
+    plan = replace(speech(spec), syllables=("me",), starts=(0.5,), lengths=(0.3,))
+    heard = [
+        voice.synthesise(spec, replace(plan, syllables=(word,))) for word in ("me", "well", "so")
+    ]
+    assert np.array_equal(heard[0], heard[1])
+    assert not np.array_equal(heard[0], heard[2])

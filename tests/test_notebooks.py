@@ -92,6 +92,16 @@ def papermill(root: Path, stage: str, out: Path, *options: str) -> subprocess.Co
     )
 
 
+# What a notebook is run with here instead of the demo's minutes.
+LESS = {
+    "03_internvl_lora": {
+        "lora": {"steps": 6, "batch_size": 2, "save_steps": 3, "learning_rate": 1.0e-3}
+    },
+    "04_affectgpt_sft": {"recipe": {"epochs": 2, "steps_per_epoch": 2, "batch_size": 4}},
+    "08_baselines": {"systems": ["qwen2_audio_llava"]},
+}
+
+
 # 02 and 07 read other notebooks' runs; `make demo` and the pipeline tests run those.
 @pytest.mark.notebook
 @pytest.mark.parametrize(
@@ -110,12 +120,8 @@ def test_runs_alone_under_papermill(stage, tmp_path):
     run_dir = tmp_path / "run"
     small = {"kind": "demo", "clips": 9, "seed": 3, "root": str(tmp_path / "data")}
     extra = tmp_path / "extra.yaml"
-    small_lora = {"steps": 6, "batch_size": 2, "save_steps": 3, "learning_rate": 1.0e-3}
-    fewer = {
-        "03_internvl_lora": {"lora": small_lora},
-        "08_baselines": {"systems": ["qwen2_audio_llava"]},
-    }.get(stage, {})
-    extra.write_text(json.dumps({"data": small, "run_dir": str(run_dir), **fewer}))
+    less = LESS.get(stage, {})
+    extra.write_text(json.dumps({"data": small, "run_dir": str(run_dir), **less}))
     done = papermill(ROOT, stage, tmp_path / "out.ipynb", "-f", str(extra))
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((run_dir / "result.json").read_text())

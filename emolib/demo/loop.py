@@ -24,6 +24,8 @@ class Phase(NamedTuple):
         decay: AdamW's weight decay, for matrices.
         warmup: Part of the steps in which the rate rises.
         save: Steps between checkpoints.
+        of: Steps the rate's course is drawn over; 0 = ``steps``. More: a phase that ends early.
+        muon: Whether matrices are Muon's; else AdamW does all.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Phase(NamedTuple):
     decay: float = 0.05
     warmup: float = 0.05
     save: int = 200
+    of: int = 0
+    muon: bool = True
 
 
 def train(
@@ -71,7 +75,7 @@ def train(
         module.train()
     with Progress(phase.name, phase.steps, done=start, unit="step") as bar:
         for step in range(start, phase.steps):
-            rate = phase.rate * rate_at(step / phase.steps, phase.warmup)
+            rate = phase.rate * rate_at(step / (phase.of or phase.steps), phase.warmup)
             for group in (g for optimizer in optimizers for g in optimizer.param_groups):
                 group["lr"] = rate
             loss = loss_at(step)
@@ -97,13 +101,13 @@ def train(
 def _optimizers(
     modules: dict[str, torch.nn.Module], parameters: list[torch.nn.Parameter], phase: Phase
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for all else."""
+    """Muon for the matrices inside the blocks if wanted, AdamW for all else."""
     inside = {
         id(part.weight)
         for name, module in modules.items()
         if name != "heads"
         for part in module.modules()
-        if isinstance(part, torch.nn.Linear)
+        if isinstance(part, torch.nn.Linear) and phase.muon
     }
     matrices = [p for p in parameters if id(p) in inside]
     others = [p for p in parameters if id(p) not in inside]
@@ -115,6 +119,8 @@ def _optimizers(
         lr=phase.rate,
         betas=(0.9, 0.98),
     )
+    if not matrices:
+        return [adam]
     return [adam, Muon(matrices, lr=phase.rate, weight_decay=phase.decay)]
 
 

@@ -232,12 +232,14 @@ def normalised(pixels: np.ndarray, size: int) -> torch.Tensor:
     return (scaled - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
-def varied(pixels: np.ndarray, rng: np.random.Generator, alike: int = 1) -> np.ndarray:
+def varied(
+    pixels: np.ndarray, rng: np.random.Generator, alike: int = 1, shift: int = _SHIFT
+) -> np.ndarray:
     """Shift and relight pictures a little, ``alike`` pictures in a row in the same way."""
     n, size = pixels.shape[:2]
     groups = n // alike
     moved = np.empty_like(pixels)
-    shifts = np.repeat(rng.integers(-_SHIFT, _SHIFT + 1, (groups, 2)), alike, 0)
+    shifts = np.repeat(rng.integers(-shift, shift + 1, (groups, 2)), alike, 0)
     for i, (picture, (dx, dy)) in enumerate(zip(pixels, shifts, strict=True)):
         rows = np.clip(np.arange(size) + dy, 0, size - 1)
         columns = np.clip(np.arange(size) + dx, 0, size - 1)

@@ -18,6 +18,7 @@ from emolib.nano import ROOT
 
 # Modules with make(recipe, folder, cache): build, train, save.
 MODULES = {
+    "affectgpt": "emolib.demo.affectgpt.make",
     "internvl": "emolib.demo.internvl",
     "llava": "emolib.demo.llava",
 }

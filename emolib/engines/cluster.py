@@ -67,7 +67,8 @@ class ClusterEngine(EngineBase):
     def rows(self, tasks: Mapping[str, Any], answers: Answers) -> Iterator[dict[str, Any]]:
         """Rows of tasks, computed by ``answers`` in the workers; each task's media are read there.
 
-        A task whose worker was lost again and again is left out: the next run asks it again.
+        Ray gives a task whose worker died to another one, and sets no limit: see
+        ``docs/scale.md`` for a row that ends every worker.
         """
         yield from self._spread(list(tasks.items()), partial(_rows, answers))
 

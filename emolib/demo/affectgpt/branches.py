@@ -1,0 +1,151 @@
+"""Give the two branches a start, as a checkpoint brings that was trained on captions.
+
+The branches learn to write notes where the language model reads them: the words for person, place,
+face, posture, surroundings and voice, from the frozen towers' output and by no other way than that
+a note's words are the nearest. A short training on the base domain alone: they are half done. How
+notes become descriptions, what other people and places look like, and pictures' captions are
+left to the training in notebook 04.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from emolib.datasets.demo import world
+from emolib.datasets.demo.spec import ClipSpec
+from emolib.demo.affectgpt import towers
+from emolib.demo.affectgpt.sounds import Sounds
+from emolib.demo.pictures import Pictures
+
+#: What the first places of a video and of a sound say; the places after them are free.
+SEEN = ("noun", "age", "hair", "clothes", "garment", "place", "sky", "face", "body", "setting")
+HEARD = ("noun", "tone", "voice")
+_SILENT = 0.35  # cosine below which a place says nothing
+_SHARP = 8.0  # of the softmax over cosines
+
+
+def notes_of(clip: ClipSpec) -> dict[str, str]:
+    """The notes of a clip by kind; "" where there is nothing to say."""
+    who, place, latent = clip.who, clip.place, clip.latent
+    sky = clip.weather if clip.weather != "clear" else clip.time.split()[-1]
+    sky = {"rainy": "rain", "snowy": "snow"}.get(sky, sky)
+    core = world.CONCEPTS[latent.concept("core")][0]
+    return {
+        "noun": who.noun,
+        "age": who.age,
+        "hair": "bald" if who.cut == "bald" else who.hair_name,
+        "clothes": who.clothes_name,
+        "garment": who.garment,
+        "place": place.name.split(" ", 1)[1],
+        "sky": sky if place.outside else "",
+        "face": "turned" if clip.turned else core,
+        "body": latent.body,
+        "setting": latent.setting,
+        "tone": core,
+        "voice": latent.voice,
+    }
+
+
+class Words:
+    """The words a kind of note can be, as the language model embeds them.
+
+    Args:
+        model: Its embeddings.
+        tokenizer: Its own.
+        values: Words by kind.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, values: dict[str, list[str]]) -> None:
+        table = model.get_input_embeddings().weight.detach()
+        self.values = values
+        self.vectors = {
+            kind: torch.stack(
+                [table[tokenizer.encode(f" {w}", add_special_tokens=False)].mean(0) for w in words]
+            )
+            for kind, words in values.items()
+        }
+        self.size = float(table.square().sum(1).mean().sqrt())
+
+    def miss(self, written: torch.Tensor, kind: str, wanted: Sequence[str]) -> torch.Tensor:
+        """How far a place is from saying the right word, and from a word's length.
+
+        Args:
+            written: float [n, width], what the branch put there.
+            kind: Of the notes.
+            wanted: n words; "" where there is nothing to say.
+        """
+        known = self.values[kind]
+        right = torch.tensor([known.index(w) if w in known else len(known) for w in wanted])
+        vectors = functional.normalize(self.vectors[kind], dim=1)
+        likeness = functional.normalize(written, dim=1) @ vectors.T
+        likeness = functional.pad(likeness, (0, 1), value=_SILENT)
+        lengths = torch.where(right < len(known), 1.0, _SILENT)
+        length = (written.norm(dim=1) / self.size - lengths).square().mean()
+        return functional.cross_entropy(_SHARP * likeness, right) + 0.2 * length
+
+
+def features(
+    model: Any, pictures: Pictures, sounds: Sounds, clips: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the frozen towers make of clips.
+
+    Returns:
+        float [clips, frames, queries, width] and float [clips, pieces, width].
+    """
+    seen, heard = [], []
+    with torch.no_grad():
+        for part in np.array_split(np.asarray(clips), max(1, len(clips) // 16)):
+            pixels = pictures.pixels[part]
+            flat = towers.normalised(pixels.reshape(-1, *pixels.shape[2:]))
+            seen.append(model.encode_frames(flat.unflatten(0, pixels.shape[:2])))
+            mel = torch.from_numpy(sounds.mel[part].astype(np.float32))
+            heard.append(model.encode_clips(mel))
+    return torch.cat(seen), torch.cat(heard)
+
+
+def loss(
+    model: Any,
+    processor: Any,
+    specs: Sequence[ClipSpec],
+    seen: torch.Tensor,
+    heard: torch.Tensor,
+    batch: int,
+    seed: int,
+) -> Callable[[int], torch.Tensor]:
+    """Make the loss of a step.
+
+    Args:
+        model: The whole AffectGPT.
+        processor: Its processor.
+        specs: The clips of ``seen`` and ``heard``.
+        seen: From :func:`features`.
+        heard: Likewise.
+        batch: Clips a step; half of the steps show one frame alone, as a picture is.
+        seed: Of the draws.
+    """
+    notes = [notes_of(clip) for clip in specs]
+    values = {kind: sorted({n[kind] for n in notes} - {""}) for kind in {*SEEN, *HEARD}}
+    words = Words(model, processor.tokenizer, values)
+
+    def at(step: int) -> torch.Tensor:
+        rng = np.random.default_rng((seed, step, 5))
+        rows = rng.integers(0, len(specs), batch)
+        frames = seen[rows]
+        if rng.random() < 0.5:
+            frames = frames[:, [int(rng.integers(frames.shape[1]))]]
+        video = model.get_video_features(frame_features=frames)
+        audio = model.get_audio_features(clip_features=heard[rows])
+        total = torch.zeros(())
+        for written, kinds in ((video, SEEN), (audio, HEARD)):
+            for place, kind in enumerate(kinds):
+                total = total + words.miss(written[:, place], kind, [notes[r][kind] for r in rows])
+            free = written[:, len(kinds) :]  # quiet, so that what is learnt later is heard
+            total = total + 0.2 * (free.norm(dim=2) / words.size - 0.5).square().mean()
+        return total
+
+    return at
