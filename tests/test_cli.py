@@ -140,7 +140,7 @@ def test_wrong_use_is_explained_with_exit_code_2(args, message, tmp_path, clips,
 def test_doctor_finds_the_demo_ready(capsys):
     assert main(["doctor", "demo"]) in (0, 1)
     printed = capsys.readouterr().out
-    assert "tiny:internvl" in printed
+    assert "nano:internvl" in printed
     assert "03_internvl_lora" in printed
 
 

@@ -94,6 +94,9 @@ def papermill(root: Path, stage: str, out: Path, *options: str) -> subprocess.Co
 
 # What a notebook is run with here instead of the demo's minutes.
 LESS = {
+    "03_internvl_lora": {
+        "lora": {"steps": 6, "batch_size": 2, "save_steps": 3, "learning_rate": 1.0e-3}
+    },
     "04_affectgpt_sft": {"recipe": {"epochs": 2, "steps_per_epoch": 2, "batch_size": 4}},
     "08_baselines": {"systems": ["qwen2_audio_llava"]},
 }

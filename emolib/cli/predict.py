@@ -20,7 +20,8 @@ Describe each clip and list its emotion words. Writes one JSON line a clip (name
 description, system, status, error, ...) and prints a table. Clips that cannot be read get a
 line with their error; the others go on. The same command again repeats only what is missing.
 
-The models of profile `demo` are tiny and untrained: they show that the way works, not emotions.
+The models of profile `demo` know the generated demo world alone: what they say of a real video
+means nothing.
 """
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from emolib.demo import language, loop, texts, tower
 from emolib.demo.card import save
 from emolib.demo.language import Speaker
 from emolib.demo.loop import ends
-from emolib.demo.pictures import Pictures, worlds
+from emolib.demo.pictures import Pictures, first, worlds
 from emolib.demo.recipe import Recipe
 from emolib.engines.tiny import CHATML, train_tokenizer
 from emolib.hashing import key_of
@@ -28,6 +27,14 @@ _SPOKEN = 128  # of the language model
 _CONTEXT = 2048
 _MERGES = 4000  # until every word of the world is one token
 SHARES = {"clip": (0.5, 12), "picture": (0.2, 24), "judge": (0.24, 16), "extract": (0.06, 12)}
+# Then the words, which are learnt late: short questions, most of them about text.
+READING = {
+    "clip": (0.2, 12),
+    "words": (0.35, 16),
+    "picture": (0.1, 16),
+    "judge": (0.3, 24),
+    "extract": (0.05, 12),
+}
 CHECKS = {"clip": (1.0, 1), "picture": (1.0, 1), "judge": (1.0, 1), "extract": (1.0, 1)}
 
 
@@ -170,26 +177,36 @@ def train_tower(
 
 
 def train_language(
-    model: Any,
-    processor: Any,
-    pictures: Pictures,
-    val: Pictures,
-    steps: int,
-    folder: Path,
-    seed: int,
+    model: Any, processor: Any, pictures: Pictures, val: Pictures, recipe: Recipe, folder: Path
 ) -> tuple[list[float], dict[str, float]]:
     """Train the language model on the finished tower's tokens; returns losses and agreement."""
-    tokens = picture_tokens(model)
+    tokens, seed = picture_tokens(model), recipe.seed
     voice = speaker(model, processor)
-    known, fresh = language.seen(pictures, tokens, seed), language.seen(val, tokens, None)
+    known = language.kept(folder, pictures, tokens, seed)
+    fresh = language.seen(val, tokens, None)
     asked = language.kinds(val, STYLE, CHECKS)
-    losses = loop.train(
-        {"language": voice.language},
-        language.answer_loss(voice, known, language.kinds(pictures, STYLE, SHARES), seed),
-        loop.Phase(f"language-{steps}", steps, rate=2e-3, decay=0.02),
-        folder,
-        check=lambda: str(language.agreement(voice, fresh, asked, 24, seed)),
-    )
+    losses: list[float] = []
+    named = f"{recipe.language_steps}-{pictures.world.clips}"
+    for phase, shares in (
+        (loop.Phase(f"language-{named}", recipe.language_steps, rate=2e-3, decay=0.02), SHARES),
+        (
+            loop.Phase(
+                f"reading-{named}-{recipe.reading_steps}",
+                recipe.reading_steps,
+                rate=1.5e-3,
+                decay=0.02,
+                save=100,
+            ),
+            READING,
+        ),
+    ):
+        losses += loop.train(
+            {"language": voice.language},
+            language.answer_loss(voice, known, language.kinds(pictures, STYLE, shares), seed),
+            phase,
+            folder,
+            check=lambda: str(language.agreement(voice, fresh, asked, 24, seed)),
+        )
     return losses, language.agreement(voice, fresh, asked, 200, seed)
 
 
@@ -197,18 +214,15 @@ def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
     """Train the model and write it to ``folder``."""
     clock = loop.Clock()
     pictures, val = worlds(recipe, cache)
-    seen_by = {k: v for k, v in asdict(recipe).items() if k != "language_steps"}
-    states = cache / f"internvl-{key_of(**seen_by)[:12]}"
+    states = cache / f"internvl-{key_of(**recipe.tower())[:12]}"
     model, processor = build(recipe.seed)
-    args = (pictures, val)
-    seeing, saw = train_tower(model, *args, recipe.tower_steps, states, recipe.seed)
-    saying, said = train_language(
-        model, processor, *args, recipe.language_steps, states, recipe.seed
-    )
+    seeing, saw = train_tower(model, pictures, val, recipe.tower_steps, states, recipe.seed)
+    known = first(pictures, recipe.language_clips)
+    saying, said = train_language(model, processor, known, val, recipe, states)
     facts = {
         "losses": {"tower": ends(seeing), "language": ends(saying)},
         "scores": {f"sees {k}": v for k, v in saw.items()}
         | {f"says {k}": v for k, v in said.items()},
-        "time": clock.read(),
+        "time_since_last_start": clock.read(),
     }
     return save(model, processor, folder, name="internvl", recipe=recipe, facts=facts)

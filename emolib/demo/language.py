@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,13 +88,18 @@ def kinds(pictures: Pictures, style: int, shares: dict[str, tuple[float, int]]) 
     Args:
         pictures: The rendering.
         style: Wording of the answers.
-        shares: Name -> (share, batch) of "clip", "picture", "judge" and "extract".
+        shares: Name -> (share, batch) of "clip" (frames and words), "words" (the same with one
+            frame only), "picture" (a caption), "judge" and "extract".
     """
     of = pictures.world
 
     def clip(rng: np.random.Generator) -> Sample:
         index = int(rng.integers(of.clips))
         return texts.clip_sample(of, index, bool(pictures.close[index]), style, rng)
+
+    def words(rng: np.random.Generator) -> Sample:
+        index = int(rng.integers(of.clips))
+        return texts.clip_sample(of, index, bool(pictures.close[index]), style, rng, frames=1)
 
     def picture(rng: np.random.Generator) -> Sample:
         index, frame = int(rng.integers(of.clips)), int(rng.integers(of.frames))
@@ -107,7 +113,13 @@ def kinds(pictures: Pictures, style: int, shares: dict[str, tuple[float, int]]) 
     def extract(rng: np.random.Generator) -> Sample:
         return texts.extract_sample(of, int(rng.integers(of.clips)))
 
-    draws: dict[str, Draw] = {"clip": clip, "picture": picture, "judge": judge, "extract": extract}
+    draws: dict[str, Draw] = {
+        "clip": clip,
+        "words": words,
+        "picture": picture,
+        "judge": judge,
+        "extract": extract,
+    }
     return [Kind(name, share, batch, draws[name]) for name, (share, batch) in shares.items()]
 
 
@@ -133,6 +145,19 @@ def seen(
             rows.append(made.reshape(*pixels.shape[:2], *made.shape[1:]).to(torch.float16))
             bar.advance(len(pixels))
     return torch.cat(rows)
+
+
+def kept(
+    folder: Path, pictures: Pictures, tokens: Callable[[np.ndarray], torch.Tensor], seed: int
+) -> torch.Tensor:
+    """Do :func:`seen` once: the next call reads what this one left in ``folder``."""
+    file = folder / f"seen-{pictures.world.clips}.pt"
+    if not file.is_file():
+        draft = file.with_suffix(".tmp")
+        torch.save(seen(pictures, tokens, seed), draft)
+        draft.replace(file)
+    found: torch.Tensor = torch.load(file, weights_only=True)
+    return found
 
 
 def answer_loss(

@@ -7,7 +7,6 @@ language model are its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from emolib.demo import language, loop, texts, tower
 from emolib.demo.card import save
 from emolib.demo.language import Speaker
 from emolib.demo.loop import ends
-from emolib.demo.pictures import Pictures, worlds
+from emolib.demo.pictures import Pictures, first, worlds
 from emolib.demo.recipe import Recipe
 from emolib.engines.tiny import USER_ASSISTANT, train_tokenizer
 from emolib.hashing import key_of
@@ -31,8 +30,8 @@ _WIDTH, _HEADS = 64, 4  # of the tower, as the nano InternVL's
 _SPOKEN = 112  # of the language model
 _CONTEXT = 2048
 _MERGES = 4000
-DEFAULTS = {"tower_steps": 400, "language_steps": 1200, "seed": 1}
-SHARES = {"picture": (1.0, 24)}
+DEFAULTS = {"language_clips": 2000, "tower_steps": 900, "language_steps": 500, "seed": 1}
+SHARES = {"picture": (1.0, 12)}
 
 
 def build(seed: int) -> tuple[Any, Any]:
@@ -145,8 +144,7 @@ def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
     """Train the model and write it to ``folder``."""
     clock = loop.Clock()
     pictures, val = worlds(recipe, cache)
-    seen_by = {k: v for k, v in asdict(recipe).items() if k != "language_steps"}
-    states = cache / f"llava-{key_of(**seen_by)[:12]}"
+    states = cache / f"llava-{key_of(**recipe.tower())[:12]}"
     model, processor = build(recipe.seed)
     seeing, saw = _train_tower(model, pictures, val, recipe, states)
     saying, said = _train_language(model, processor, pictures, val, recipe, states)
@@ -154,7 +152,7 @@ def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
         "losses": {"tower": ends(seeing), "language": ends(saying)},
         "scores": {f"sees {k}": v for k, v in saw.items()}
         | {f"says {k}": v for k, v in said.items()},
-        "time": clock.read(),
+        "time_since_last_start": clock.read(),
     }
     return save(model, processor, folder, name="llava", recipe=recipe, facts=facts)
 
@@ -204,8 +202,8 @@ def _train_tower(
     _take_over(vision, seen_before())
     losses = loop.train(
         {"tower": vision, "projector": model.model.multi_modal_projector, "heads": heads},
-        tower.picture_loss(pictures, tokens, heads, batch=48, seed=recipe.seed),
-        loop.Phase("tower", recipe.tower_steps, rate=1e-3),
+        tower.picture_loss(pictures, tokens, heads, batch=16, seed=recipe.seed),
+        loop.Phase("tower", recipe.tower_steps, rate=1e-3, save=100),
         states,
         check=lambda: str(tower.accuracy(val, tokens, heads)),
     )
@@ -217,12 +215,16 @@ def _train_language(
 ) -> tuple[list[float], dict[str, float]]:
     tokens, voice = picture_tokens(model), speaker(model, processor)
     steps, seed = recipe.language_steps, recipe.seed
-    known, fresh = language.seen(pictures, tokens, seed), language.seen(val, tokens, None)
+    pictures = first(pictures, recipe.language_clips)
+    known = language.kept(states, pictures, tokens, seed)
+    fresh = language.seen(val, tokens, None)
     asked = language.kinds(val, STYLE, SHARES)
     losses = loop.train(
         {"language": voice.language},
         language.answer_loss(voice, known, language.kinds(pictures, STYLE, SHARES), seed),
-        loop.Phase(f"language-{steps}", steps, rate=2e-3, decay=0.02),
+        loop.Phase(
+            f"language-{steps}-{pictures.world.clips}", steps, rate=2e-3, decay=0.02, save=100
+        ),
         states,
         check=lambda: str(language.agreement(voice, fresh, asked, 24, seed)),
     )

@@ -92,6 +92,13 @@ class Pictures:
     close: np.ndarray
 
 
+def first(pictures: Pictures, clips: int) -> Pictures:
+    """Give the first clips of a rendering; 0 = all."""
+    n = min(clips, pictures.world.clips) or pictures.world.clips
+    arrays = (pictures.pixels, pictures.times, pictures.faces, pictures.close)
+    return Pictures(replace(pictures.world, clips=n), *(array[:n] for array in arrays))
+
+
 def rendered(wanted: World, cache: Path, workers: int = 1) -> Pictures:
     """Open the pictures of a world, rendering them on first use (some 40 ms a clip and core).
 

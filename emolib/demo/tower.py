@@ -8,6 +8,7 @@ stays in the tokens the language model gets.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import cv2
@@ -265,7 +266,7 @@ def picture_loss(
         batch: Pictures a step.
         seed: Of the draws.
     """
-    targets = Targets(pictures)
+    wanted = cache(lambda: Targets(pictures))  # half a minute, not needed by a finished tower
 
     def at(step: int) -> torch.Tensor:
         rng = np.random.default_rng((seed, step))
@@ -275,7 +276,7 @@ def picture_loss(
         clips = (scenes[:, None] * of.variants + np.arange(of.variants)).flatten()
         frames = np.repeat(rng.integers(0, of.frames, len(scenes)), of.variants)
         seen = varied(pictures.pixels[clips, frames], rng, of.variants)
-        return loss(heads, tokens(seen), targets.at(clips, frames))
+        return loss(heads, tokens(seen), wanted().at(clips, frames))
 
     return at
 
