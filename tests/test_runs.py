@@ -198,5 +198,5 @@ def test_damaged_folders_are_passed_over_and_named_when_asked_for(tmp_path, text
         (bad / name).write_text(text)
     assert runs.find(tmp_path, "p", "s", key) == good
     for read in (runs.read_manifest, runs.read_result):
-        with pytest.raises(DataError, match=r"-2/(manifest|result)\.json"):
+        with pytest.raises(DataError, match=bad.name + r"/(manifest|result)\.json"):
             read(bad)

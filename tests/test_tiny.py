@@ -76,12 +76,13 @@ def test_tokenizer_round_trips_any_text(checkpoint: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    normal = tokenizer.backend_tokenizer.normalizer  # Qwen2's brings text to NFC
 
     @settings(max_examples=100, deadline=None)
     @given(st.text(st.characters(exclude_categories=["Cs"])))
     def round_trips(text: str) -> None:
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert tokenizer.decode(ids) == text
+        assert tokenizer.decode(ids) == (normal.normalize_str(text) if normal else text)
 
     round_trips()
     answer = '["happy", "joyful", "excited"]'
