@@ -11,10 +11,35 @@ from typing import Any
 import torch
 import transformers
 
+from emolib.demo.loop import Clock, ends
 from emolib.demo.recipe import Recipe
 from emolib.files import write_atomic, write_json
 from emolib.hashing import sha_file
 from emolib.nano import CARD
+
+
+def measured(
+    seeing: list[float],
+    saw: dict[str, float],
+    saying: list[float],
+    said: dict[str, float],
+    clock: Clock,
+) -> dict[str, Any]:
+    """Put together what a card says of a model with a tower and a language model.
+
+    Args:
+        seeing: Losses of the tower.
+        saw: Its validation accuracies.
+        saying: Losses of the language model.
+        said: Its agreement on validation clips.
+        clock: Started with the training.
+    """
+    return {
+        "losses": {"tower": ends(seeing), "language": ends(saying)},
+        "scores": {f"sees {k}": v for k, v in saw.items()}
+        | {f"says {k}": v for k, v in said.items()},
+        "time_since_last_start": clock.read(),
+    }
 
 
 def save(

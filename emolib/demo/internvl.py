@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from emolib.demo import language, loop, texts, tower
-from emolib.demo.card import save
+from emolib.demo.card import measured, save
 from emolib.demo.language import Speaker
-from emolib.demo.loop import ends
 from emolib.demo.pictures import Pictures, first, worlds
 from emolib.demo.recipe import Recipe
-from emolib.engines.tiny import CHATML, train_tokenizer
+from emolib.engines.tiny import internvl_processor
 from emolib.hashing import key_of
 
 STYLE = 0
@@ -40,43 +39,10 @@ CHECKS = {"clip": (1.0, 1), "picture": (1.0, 1), "judge": (1.0, 1), "extract": (
 
 def build(seed: int) -> tuple[Any, Any]:
     """Make the untrained model and its processor."""
-    from transformers import (
-        GotOcr2ImageProcessorPil,
-        InternVLConfig,
-        InternVLForConditionalGeneration,
-        InternVLProcessor,
-        InternVLVideoProcessor,
-    )
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    images = ["<img>", "</img>", "<IMG_CONTEXT>", "<video>"]
-    tokenizer = train_tokenizer(
-        marks + images,
-        more=texts.corpus(),
-        merges=_MERGES,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        extra_special_tokens={
-            "start_image_token": "<img>",
-            "end_image_token": "</img>",
-            "context_image_token": "<IMG_CONTEXT>",
-            "video_token": "<video>",
-        },
-        chat_template=CHATML,
-    )
-    pixels = {
-        "size": {"height": SIZE, "width": SIZE},
-        "image_mean": list(tower.MEAN),
-        "image_std": list(tower.STD),
-    }
-    processor = InternVLProcessor(
-        image_processor=GotOcr2ImageProcessorPil(
-            **pixels, crop_to_patches=True, min_patches=1, max_patches=1
-        ),
-        tokenizer=tokenizer,
-        video_processor=InternVLVideoProcessor(**pixels),
-        image_seq_length=_TOKENS,
-        chat_template=CHATML,
+    processor, tokenizer = internvl_processor(
+        SIZE, _TOKENS, 1, context=None, more=texts.corpus(), merges=_MERGES
     )
     config = InternVLConfig(
         vision_config={
@@ -219,10 +185,5 @@ def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
     seeing, saw = train_tower(model, pictures, val, recipe.tower_steps, states, recipe.seed)
     known = first(pictures, recipe.language_clips)
     saying, said = train_language(model, processor, known, val, recipe, states)
-    facts = {
-        "losses": {"tower": ends(seeing), "language": ends(saying)},
-        "scores": {f"sees {k}": v for k, v in saw.items()}
-        | {f"says {k}": v for k, v in said.items()},
-        "time_since_last_start": clock.read(),
-    }
+    facts = measured(seeing, saw, saying, said, clock)
     return save(model, processor, folder, name="internvl", recipe=recipe, facts=facts)

@@ -15,12 +15,11 @@ import torch
 
 from emolib import nano
 from emolib.demo import language, loop, texts, tower
-from emolib.demo.card import save
+from emolib.demo.card import measured, save
 from emolib.demo.language import Speaker
-from emolib.demo.loop import ends
 from emolib.demo.pictures import Pictures, first, worlds
 from emolib.demo.recipe import Recipe
-from emolib.engines.tiny import USER_ASSISTANT, train_tokenizer
+from emolib.engines.tiny import llava_processor
 from emolib.hashing import key_of
 
 STYLE = 1
@@ -36,36 +35,14 @@ SHARES = {"picture": (1.0, 12)}
 
 def build(seed: int) -> tuple[Any, Any]:
     """Make the untrained model and its processor."""
-    from transformers import (
-        CLIPImageProcessorPil,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-    )
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-    tokenizer = train_tokenizer(
-        ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
+    processor, tokenizer = llava_processor(
+        SIZE,
+        PATCH,
+        {"image_mean": list(tower.MEAN), "image_std": list(tower.STD)},
         more=texts.corpus(),
         merges=_MERGES,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
-        chat_template=USER_ASSISTANT,
-    )
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(
-            size={"shortest_edge": SIZE},
-            crop_size={"height": SIZE, "width": SIZE},
-            image_mean=list(tower.MEAN),
-            image_std=list(tower.STD),
-        ),
-        tokenizer=tokenizer,
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=USER_ASSISTANT,
     )
     config = LlavaConfig(
         vision_config={
@@ -148,12 +125,7 @@ def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
     model, processor = build(recipe.seed)
     seeing, saw = _train_tower(model, pictures, val, recipe, states)
     saying, said = _train_language(model, processor, pictures, val, recipe, states)
-    facts = {
-        "losses": {"tower": ends(seeing), "language": ends(saying)},
-        "scores": {f"sees {k}": v for k, v in saw.items()}
-        | {f"says {k}": v for k, v in said.items()},
-        "time_since_last_start": clock.read(),
-    }
+    facts = measured(seeing, saw, saying, said, clock)
     return save(model, processor, folder, name="llava", recipe=recipe, facts=facts)
 
 

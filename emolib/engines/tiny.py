@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,11 @@ def tiny_folder(family: str, cache: Path, seed: int = 0) -> Path:
 
 
 def internvl_processor(
-    image_size: int, visual_tokens: int, max_tiles: int, context: int = _CONTEXT
+    image_size: int,
+    visual_tokens: int,
+    max_tiles: int,
+    context: int | None = _CONTEXT,
+    **words: Any,
 ) -> tuple[Any, Any]:
     """Make a processor as InternVL's, with its small tokenizer.
 
@@ -125,7 +129,8 @@ def internvl_processor(
         image_size: Side of a tile, px.
         visual_tokens: Tokens of a tile.
         max_tiles: Most tiles of an image.
-        context: Longest sequence in tokens.
+        context: Longest sequence in tokens; None = the tokenizer sets no limit.
+        words: ``more`` and ``merges`` of :func:`train_tokenizer`.
 
     Returns:
         Processor and tokenizer.
@@ -155,8 +160,10 @@ def internvl_processor(
             "video_token": "<video>",
         },
         chat_template=CHATML,
+        **words,
     )
-    tokenizer.model_max_length = context
+    if context is not None:
+        tokenizer.model_max_length = context
     pixels = {
         "size": {"height": image_size, "width": image_size},
         "image_mean": [0.485, 0.456, 0.406],
@@ -201,13 +208,21 @@ def _internvl(folder: Path, seed: int) -> None:
     save_random(InternVLForConditionalGeneration, config, processor, tokenizer, folder, seed)
 
 
-def _llava(folder: Path, seed: int) -> None:
-    from transformers import (
-        CLIPImageProcessorPil,
-        LlavaConfig,
-        LlavaForConditionalGeneration,
-        LlavaProcessor,
-    )
+def llava_processor(
+    image_size: int, patch: int, pixels: Mapping[str, Any] | None = None, **words: Any
+) -> tuple[Any, Any]:
+    """Make a processor as LLaVA's, with its small tokenizer.
+
+    Args:
+        image_size: Side of a picture, px.
+        patch: Side of a patch, px.
+        pixels: Further settings of the image processor: ``image_mean``, ``image_std``.
+        words: ``more`` and ``merges`` of :func:`train_tokenizer`.
+
+    Returns:
+        Processor and tokenizer.
+    """
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
 
     tokenizer = train_tokenizer(
         ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
@@ -217,18 +232,27 @@ def _llava(folder: Path, seed: int) -> None:
         unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
         chat_template=USER_ASSISTANT,
+        **words,
     )
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessorPil(
-            size={"shortest_edge": IMAGE_SIZE},
-            crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+            size={"shortest_edge": image_size},
+            crop_size={"height": image_size, "width": image_size},
+            **(pixels or {}),
         ),
         tokenizer=tokenizer,
-        patch_size=_PATCH,
+        patch_size=patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=USER_ASSISTANT,
     )
+    return processor, tokenizer
+
+
+def _llava(folder: Path, seed: int) -> None:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    processor, tokenizer = llava_processor(IMAGE_SIZE, _PATCH)
     config = LlavaConfig(
         vision_config={
             "model_type": "clip_vision_model",
