@@ -11,6 +11,7 @@ from emolib.engines.swift_setup import ModelFolder
 from emolib.params.affectgpt import SftParams
 from emolib.params.schemas import ModelParams
 from emolib.sft.data import Plan
+from emolib.training.process import swift_arguments
 
 LORA = r"\.lora_"  # in the names of the language model's adapters
 
@@ -30,7 +31,6 @@ def build_command(
     every = sft.save_epochs * plan.steps_per_epoch
     options: dict[str, object] = {
         "model": found.path.resolve(),
-        "use_hf": True,
         "model_type": "affectgpt",
         "template": "affectgpt",
         "torch_dtype": found.dtype if model.dtype == "auto" else model.dtype,
@@ -44,15 +44,10 @@ def build_command(
         "trainable_parameters_regex": f".*{LORA}" if sft.lora else None,
         "dataset": out / "rows.jsonl",
         "val_dataset": out / "val.jsonl" if val else None,
-        "split_dataset_ratio": 0,
-        "load_from_cache_file": False,
-        "dataset_num_proc": 1,
         # the order is the plan's
         "dataset_shuffle": False,
         "train_dataloader_shuffle": False,
         "dataloader_num_workers": sft.workers,
-        "strict": True,
-        "truncation_strategy": "delete",  # a row that is too long is an error under strict
         "max_length": sft.max_length,
         "lazy_tokenize": True,
         "learning_rate": sft.learning_rate,
@@ -75,12 +70,7 @@ def build_command(
         "save_steps": every,
         "eval_strategy": "steps" if val else "no",
         "eval_steps": every,
-        "logging_steps": 1,
-        "report_to": "none",
-        "push_to_hub": False,
-        "check_model": False,  # would ask a hub whether the weights are the newest
         "output_dir": out,
-        "add_version": False,
     }
     command = [sys.executable, "-m", "emolib.sft.worker", "--parent", str(os.getpid())]
     command += ["--processes", str(sft.processes), "--rows", str(rows)]
@@ -89,11 +79,7 @@ def build_command(
         command += ["--lora", sft.lora.model_dump_json()]
     if resume is not None:
         command += ["--resume", str(resume)]
-    for name, value in options.items():
-        if value is not None:
-            text = str(value).lower() if isinstance(value, bool) else str(value)
-            command += [f"--{name}", text]
-    return command
+    return command + swift_arguments(options)
 
 
 def feature_environment(model: ModelParams, sft: SftParams, features: Path) -> dict[str, str]:

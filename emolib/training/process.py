@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from emolib import processes
@@ -19,6 +19,23 @@ from emolib.params.training import LoraParams
 COMPLETE = "complete"  # file in a checkpoint folder, written after everything else in it
 _POLL = 0.2  # seconds between looks at the log
 _TAIL = 30  # lines of the log in an error
+
+# Options of ``swift sft`` that are the same whatever is trained.
+COMMON: dict[str, object] = {
+    "use_hf": True,
+    "split_dataset_ratio": 0,
+    "load_from_cache_file": False,
+    "dataset_num_proc": 1,
+    # with "delete" the template refuses a row that is too long, which is an error under strict;
+    # the worker checks that no row was left out
+    "strict": True,
+    "truncation_strategy": "delete",
+    "logging_steps": 1,
+    "report_to": "none",
+    "push_to_hub": False,
+    "check_model": False,  # would ask a hub whether the weights are the newest
+    "add_version": False,
+}
 
 Progress = Callable[[int, int, dict[str, float]], object]
 
@@ -37,7 +54,6 @@ def build_command(
     dtype = found.dtype if model.dtype == "auto" else model.dtype
     options: dict[str, object] = {
         "model": found.path.resolve(),
-        "use_hf": True,
         "model_type": found.model_type or None,
         "template": found.template or None,
         "torch_dtype": dtype,
@@ -51,14 +67,7 @@ def build_command(
         "freeze_aligner": lora.freeze_aligner,
         "dataset": dataset,
         "val_dataset": val,
-        "split_dataset_ratio": 0,
-        "load_from_cache_file": False,
-        "dataset_num_proc": 1,
         "dataloader_num_workers": 0,
-        "strict": True,
-        # with "delete" the template refuses a row that is too long; the worker checks that no
-        # row was left out
-        "truncation_strategy": "delete",
         "max_length": lora.max_length,
         "lazy_tokenize": not lora.encode_first,
         "learning_rate": lora.learning_rate,
@@ -77,12 +86,7 @@ def build_command(
         "save_steps": lora.save_steps,
         "save_total_limit": 2,  # the older one is complete while the newer is written
         "eval_strategy": "steps" if val else "no",
-        "logging_steps": 1,
-        "report_to": "none",
-        "push_to_hub": False,
-        "check_model": False,  # would ask a hub whether the weights are the newest
         "output_dir": out,
-        "add_version": False,
         "deepspeed": lora.deepspeed or None,
         "resume_from_checkpoint": resume,
     }
@@ -92,12 +96,18 @@ def build_command(
         command += ["--nodes", str(lora.nodes), "--run_id", uuid.uuid4().hex]
         command += ["--master", f"{lora.master_addr}:{lora.master_port}"]
     command += ["--rows", str(rows)]
-    for name, value in options.items():
+    return command + swift_arguments(options)
+
+
+def swift_arguments(options: Mapping[str, object]) -> list[str]:
+    """Write ``swift sft``'s options and those of :data:`COMMON`; None is left to its default."""
+    written = []
+    for name, value in (COMMON | dict(options)).items():
         if value is None:
             continue
-        command.append(f"--{name}")
-        command += [str(v) for v in value] if isinstance(value, tuple) else [_text(value)]
-    return command
+        written.append(f"--{name}")
+        written += [str(v) for v in value] if isinstance(value, tuple) else [_text(value)]
+    return written
 
 
 def _text(value: object) -> str:
