@@ -38,6 +38,7 @@ from emolib.params.media import AsrParams, DecodeParams
 from emolib.predict import Prediction, predict
 from tests.fakes import FakeEngine
 from tests.media_files import tone, write_audio, write_video
+from tests.paths import searched_first
 from tests.test_server_engine import GOOD, Server, hang_up, send, stop_half_way
 from tests.test_supervisor import FAULTS
 
@@ -177,8 +178,7 @@ def run(folder: Path, good: bytes) -> Iterator[Result]:
     site.mkdir()
     (site / "sitecustomize.py").write_text(FAULTS.format(log=str(folder / "log.txt")))
     with pytest.MonkeyPatch.context() as patch:
-        path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
-        patch.setenv("PYTHONPATH", path)
+        patch.setenv("PYTHONPATH", searched_first(site))
         supervisor._current = None
         with quarantine.supervised(DecodeParams(), folder / "quarantine.jsonl"):
             clips = list(open_dataset(DataParams(kind="folder", root=str(root)), folder))

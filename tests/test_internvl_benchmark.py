@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.paths import searched_first
+
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "benchmarks"))
 internvl, internvl_model = map(importlib.import_module, ("internvl", "internvl_model"))
@@ -114,9 +116,11 @@ def test_our_training_runs_through_ms_swift(tmp_path):
     file = tmp_path / "phase.json"
     command = [sys.executable, str(REPO / "benchmarks/internvl.py"), "--phase", "lora"]
     command += ["--repeats", "1", "--frames", "1", "--accumulate", "4", "--out", str(file)]
-    here = os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": here}, capture_output=True, text=True
+        command,
+        env=os.environ | {"PYTHONPATH": searched_first(REPO)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(file.read_text())

@@ -31,6 +31,7 @@ from emolib.params.stages import DataCheck
 from emolib.predict import predict
 from tests.fakes import FakeEngine
 from tests.media_files import tone, write_video
+from tests.paths import searched_first
 
 # What a worker's Python runs at its start: libav with faults, chosen by the file's name.
 FAULTS = """
@@ -74,7 +75,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     site.mkdir()
     log = tmp_path / "opened.txt"
     (site / "sitecustomize.py").write_text(FAULTS.format(log=str(log)))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), os.environ["PYTHONPATH"]]))
+    monkeypatch.setenv("PYTHONPATH", searched_first(site))
     use(tmp_path)
     yield lambda: log.read_text().split() if log.exists() else []
     workers = supervisor.active()
@@ -291,7 +292,7 @@ def test_broken_lists_are_read_and_unwritable_ones_reported(tmp_path, good):
 
 def test_a_worker_that_cannot_start_says_why(tmp_path, monkeypatch, good):
     (tmp_path / "sitecustomize.py").write_text("import os; os.write(2, b'no libav'); os._exit(3)")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]]))
+    monkeypatch.setenv("PYTHONPATH", searched_first(tmp_path))
     use(tmp_path)
     with pytest.raises(RunError, match="ended at once: no libav"):
         probe(good)

@@ -31,6 +31,7 @@ from emolib.params.training import LoraParams
 from emolib.training import TrainResult, check_rows, join, merge_lora, train_lora
 from emolib.training.process import build_command
 from emolib.training.worker import launcher, padded
+from tests.paths import searched_first
 
 MODEL = ModelParams(model="tiny:internvl", device="cpu", decoding=Decoding(max_new_tokens=8))
 LORA = LoraParams(
@@ -102,7 +103,7 @@ def _watch(home: Path, *, kill: bool) -> str:
     attempts, worker = str(home / "attempts.txt"), str(home / "worker.txt")
     text = WATCH.format(attempts=attempts, kill=kill, worker=worker)
     (folder / "sitecustomize.py").write_text(text)
-    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return searched_first(folder)
 
 
 @pytest.fixture(scope="module")
