@@ -1,13 +1,16 @@
 """The paper's experiments on the generated world, with the nano models, over several seeds.
 
-For every seed a set of the domain "target" is drawn, which the nano models have never seen. Its
-train clips are captioned by two models and judged; two LoRAs of the nano InternVL are trained
-with equal steps, one on pairs the judge kept, one on as many unjudged captions. On its test
-clips: zero-shot, both fine-tuned models, and the zero-shot model on face crops. Fusion is
-out of fold. Every comparison is paired over all seeds' test clips, and given for each seed.
+For every seed a set of the domain "target" is drawn, which the nano InternVL has never seen (the
+two captioners learned from other clips of that domain's train split). Its train clips are
+captioned by both and judged by the InternVL; two LoRAs of the nano InternVL are trained with equal steps, one on pairs the
+judge kept, one on as many unjudged captions. On its test clips: zero-shot, both fine-tuned
+models, and the zero-shot model on face crops. Fusion is out of fold. Every comparison is paired
+over all seeds' test clips, and given for each seed. The constant lists are the best there are,
+chosen knowing the gold labels: "short" is no longer than the zero-shot model's mean list.
 
 Labels are also scored by where their cause lies: ``inside`` the face (the core emotion),
-``outside`` it (posture, surroundings) and in the ``words``: recall of these labels alone.
+``outside`` it (posture, surroundings) and in the ``words``: recall of these labels alone. The
+same people live in the test split of every seed, so clips are not quite independent.
 
 Everything is kept under ``--out``; a stopped study goes on when it is started again, and
 ``--seeds`` may grow later.
@@ -43,7 +46,13 @@ QUESTIONS = (
     ("zero-shot", "zero-shot, face crop"),
     ("our fusion", "concat"),
     ("our fusion", "fine-tuned, filtered"),
+    *(
+        (a, b)
+        for a in ("zero-shot", "fine-tuned, filtered")
+        for b in ("constant, short", "constant")
+    ),
 )
+CAPTIONERS = ("llava", "teacher")
 THRESHOLD = 0.9
 RESAMPLES = 10_000
 
@@ -68,7 +77,7 @@ def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     train, test = (
         open_demo(data.model_copy(update={"split": split}), args.out) for split in ("train", "test")
     )
-    internvl, llava = nano_model("internvl", args.batch), nano_model("llava", args.batch)
+    internvl = nano_model("internvl", args.batch)
     rows = training_rows(train, root, seed, args)
     lora = LoraParams(
         steps=args.steps,
@@ -76,12 +85,13 @@ def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
         learning_rate=args.rate,
         save_steps=args.steps,
         seed=seed,
+        freeze_vit=False,
+        freeze_aligner=False,
         gradient_checkpointing=False,
         encode_first=False,
     )
-    models = {"internvl": internvl, "llava": llava}
     adapters = {
-        name: training.train_lora(models["internvl"], lora, file, root / f"lora-{name}").adapter
+        name: training.train_lora(internvl, lora, file, root / f"lora-{name}").adapter
         for name, file in rows["files"].items()
     }
     face = FaceParams(size=224)
@@ -111,13 +121,14 @@ def training_rows(
     store = FrameStore(root / "images")
     with Ledger(root / "images.jsonl") as ledger:
         images, _ = captioning.extract_images(train, store, ledger, frames=args.frames, seed=seed)
-    models = {name: nano_model(name, args.batch) for name in ("internvl", "llava")}
+    models = {name: nano_model(name, args.batch) for name in CAPTIONERS}
+    student = nano_model("internvl", args.batch)
     captions = captioning.caption_by_all(
         images, list(models), models, root / "captions.jsonl", cache=args.out / "models"
     )
     pairs = filtering.make_pairs(captions)
     with (
-        open_engine(models["internvl"], name="internvl", cache=args.out / "models") as engine,
+        open_engine(student, name="internvl", cache=args.out / "models") as engine,
         Ledger(root / "similarity.jsonl") as ledger,
     ):
         judged = filtering.judge(pairs, engine, ledger)
@@ -155,7 +166,7 @@ def asked(
             test,
             engine,
             ledger,
-            system=str(adapter or "zero-shot"),
+            system=f"{adapter.parent.name if adapter else 'zero-shot'}{', face' if face else ''}",
             seed=seed,
             view="face" if face else "whole",
             face=face,
@@ -194,6 +205,10 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     factor = {f"{f['seed']}/{n}": by for f in seeds for n, by in f["by_factor"].items()}
     labels = {name: pooled(seeds, name) for name in names}
     scores = {name: scoring.score(gold, rows, grouping, **options) for name, rows in labels.items()}
+    best = scores["zero-shot"].constant_list
+    for name, found in (("constant", best), ("constant, short", best["same_length"])):
+        labels[name] = {clip: list(found["labels"]) for clip in gold}
+        scores[name] = scoring.score(gold, labels[name], grouping, **options)
     answers: dict[str, Any] = {}
     for a, b in QUESTIONS:
         answer: dict[str, Any] = {"all": scoring.compare(scores[a], scores[b], seed=0).to_json()}
@@ -211,7 +226,12 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         answer["seeds"] = {}
         for found in seeds:
             own = [
-                scoring.score(found["gold"], found["systems"][k], grouping, **options)
+                scoring.score(
+                    found["gold"],
+                    {clip: labels[k][f"{found['seed']}/{clip}"] for clip in found["gold"]},
+                    grouping,
+                    **options,
+                )
                 for k in (a, b)
             ]
             answer["seeds"][str(found["seed"])] = scoring.compare(*own, seed=0).to_json()
@@ -225,9 +245,9 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--clips", type=int, default=1500, help="a fifth of them are test clips")
+    parser.add_argument("--clips", type=int, default=560, help="a fifth of them are test clips")
     parser.add_argument("--frames", type=int, default=1, help="captioned frames a train clip")
-    parser.add_argument("--steps", type=int, default=150, help="of each LoRA")
+    parser.add_argument("--steps", type=int, default=100, help="of each LoRA")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("outputs/world_study"))

@@ -153,6 +153,7 @@ def kept(
     """Do :func:`seen` once: the next call reads what this one left in ``folder``."""
     file = folder / f"seen-{pictures.world.clips}.pt"
     if not file.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
         draft = file.with_suffix(".tmp")
         torch.save(seen(pictures, tokens, seed), draft)
         draft.replace(file)

@@ -179,11 +179,14 @@ def clip_pictures(wanted: World, index: int) -> tuple[np.ndarray, np.ndarray, np
     return np.stack(pictures), times, np.array(faces, np.float32)
 
 
-def worlds(recipe: Recipe, cache: Path, workers: int = 2) -> tuple[Pictures, Pictures]:
-    """Render what a recipe learns from and what it is measured on."""
-    common: dict[str, Any] = {"seed": recipe.world_seed}
+def worlds(
+    recipe: Recipe, cache: Path, workers: int = 2, domain: str = "base"
+) -> tuple[Pictures, Pictures]:
+    """Render what a recipe learns from one domain and what it is measured on there."""
+    common: dict[str, Any] = {"seed": recipe.world_seed, "domain": domain}
+    clips = recipe.target_clips if domain == "target" else recipe.clips
     return (
-        rendered(World(clips=recipe.clips, variants=recipe.variants, **common), cache, workers),
+        rendered(World(clips=clips, variants=recipe.variants, **common), cache, workers),
         rendered(World(clips=recipe.val_clips, split="val", **common), cache, workers),
     )
 

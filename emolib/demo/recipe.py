@@ -20,6 +20,8 @@ class Recipe:
         reading_steps: More steps of the language model, mostly about words, where it has a
             phase of its own for them.
         seed: Seed of weights, order and draws.
+        target_clips: Training clips of the domain "target", split "train", learned beside those
+            of "base"; 0 = the model has never seen that domain.
     """
 
     clips: int = 8000
@@ -31,6 +33,7 @@ class Recipe:
     language_steps: int = 1200
     reading_steps: int = 500
     seed: int = 0
+    target_clips: int = 0
 
     def tower(self) -> dict[str, int]:
         """Everything a finished tower depends on."""

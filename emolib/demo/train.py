@@ -21,6 +21,7 @@ MODULES = {
     "affectgpt": "emolib.demo.affectgpt.make",
     "internvl": "emolib.demo.internvl",
     "llava": "emolib.demo.llava",
+    "teacher": "emolib.demo.teacher",
 }
 
 
