@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent."""
+"""Child processes that never outlive their parent, and how many cores there are for them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ import subprocess
 import sys
 
 _PR_SET_PDEATHSIG = 1
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def die_with_parent(parent: int) -> None:
