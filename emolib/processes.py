@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
@@ -40,3 +41,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
             continue
         except ProcessLookupError:
             return
+
+
+def search_path() -> str:
+    """Give the ``PYTHONPATH`` with which a child process that starts anywhere finds emolib."""
+    own = Path(__file__).resolve().parents[1]
+    given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    # Installed packages are found anyway, and must not come before the standard library.
+    return os.pathsep.join(given if own.name.endswith("-packages") else [str(own), *given])
