@@ -388,7 +388,7 @@ def test_predict_runs_a_recipe_and_refuses_what_is_none(tmp_path, monkeypatch, c
     options = ["--system", "qwen2_audio_llava", "--out", str(out)]
     assert main(["predict", str(video), *options]) == 0
     [row] = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert row["system"].startswith("Qwen2-Audio (tiny, untrained) + LLaVA (nano)")
+    assert row["system"].startswith("Qwen2-Audio (tiny, untrained) + LLaVA (nano")
     assert set(row["info"]["labels"]) == {"qwen2_audio", "llava_1_5"}
     assert (tmp_path / "outputs/demo/ledger/predict.jsonl").is_file()
     assert main(["predict", str(video), "--system", "gpt"]) == 2

@@ -24,7 +24,9 @@ def test_a_shipped_model_is_what_its_card_says(name):
     assert card["command"].startswith(f"python -m emolib.demo.train {name} ")
     assert card["recipe"]["clips"] > 0
     assert card["scores"]
-    assert "target" in card["data"]["never_seen"]
+    knows_target = bool(card["recipe"].get("target_clips"))
+    assert ("target" in card["data"]["never_seen"]) != knows_target
+    assert ("target" in card["data"]["domain"]) == knows_target
 
 
 def test_a_changed_file_is_noticed(tmp_path):

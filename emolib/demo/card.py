@@ -94,9 +94,13 @@ def write_card(
         "bytes": sizes,
         "data": {
             "world": "emolib/datasets/demo",
-            "domain": "base",
+            "domain": "base and target" if recipe.target_clips else "base",
             "split": "train",
-            "never_seen": "domain target; splits val and test of base",
+            "never_seen": (
+                "splits val and test; any clip of another world seed"
+                if recipe.target_clips
+                else "domain target; splits val and test of base"
+            ),
         },
         "recipe": asdict(recipe),
         **facts,
@@ -116,13 +120,28 @@ def _words(card: dict[str, Any]) -> str:
         "MB, stored as float16, computed in float32). It learned the generated demo world "
         "(`emolib/datasets/demo`) and knows nothing else: what it says of a real video means "
         "nothing.\n\n"
-        f'Trained on {card["recipe"]["clips"]:,} clips of the domain "base", split "train". It '
-        'has never seen the domain "target", nor any clip of "val" or "test".\n\n'
+        f"{_learned(card['recipe'])}\n\n"
         f"    {card['command']}\n\n"
         f'Measured on {card["recipe"]["val_clips"]} clips of "val" (other people, places and '
         f"sentences):\n\n| | |\n|---|---|\n{scores}\n\n"
         "`model_card.json` holds the same for programs, with losses, time and the hash of every "
         "file.\n"
+    )
+
+
+def _learned(recipe: dict[str, Any]) -> str:
+    base = f'Trained on {recipe["clips"]:,} clips of the domain "base"'
+    if not recipe["target_clips"]:
+        return (
+            f'{base}, split "train". It has never seen the domain "target", nor any clip of "val" '
+            'or "test".'
+        )
+    return (
+        f'{base} and {recipe["target_clips"]:,} of the domain "target", split "train", of the '
+        f"world with seed {recipe['world_seed']}. It is a captioner that knows more than the "
+        "model its captions are for: on other clips of "
+        '"target" it is no zero-shot model of an unseen domain. It has never seen the people, '
+        'places and sentences of "val" and "test".'
     )
 
 

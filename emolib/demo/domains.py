@@ -30,9 +30,11 @@ def both(recipe: Recipe, cache: Path) -> Worlds:
     return {name: worlds(recipe, cache, domain=name) for name in names}
 
 
-def in_turn(losses: Sequence[Callable[[int], torch.Tensor]]) -> Callable[[int], torch.Tensor]:
-    """Give the loss that asks one after the other, a step each."""
-    return lambda step: losses[step % len(losses)](step)
+def in_turn(
+    losses: Sequence[Callable[[int], torch.Tensor]], done: int = 0
+) -> Callable[[int], torch.Tensor]:
+    """Give the loss that asks one after the other, a step each, ``done`` steps behind it."""
+    return lambda step: losses[step % len(losses)](done + step)
 
 
 def named(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -47,6 +49,7 @@ def train_tower(
     made: Worlds,
     recipe: Recipe,
     states: Path,
+    rounds: int = 1,
 ) -> tuple[list[float], dict[str, float]]:
     """Train a tower with its projector.
 
@@ -57,6 +60,7 @@ def train_tower(
         made: What is learned from and asked.
         recipe: Steps and seed.
         states: Where checkpoints are kept.
+        rounds: The steps are done in so many rounds; the rate rises and falls in each.
 
     Returns:
         Losses and validation accuracies.
@@ -70,10 +74,13 @@ def train_tower(
         tower.picture_loss(pictures, tokens, heads, batch=16, seed=recipe.seed)
         for pictures, _ in made.values()
     ]
-    phase = loop.Phase("tower", recipe.tower_steps, rate=2e-3)
-    went = loop.train(
-        modules | {"heads": heads}, in_turn(losses), phase, states, check=lambda: str(check())
-    )
+    went: list[float] = []
+    parts = modules | {"heads": heads}
+    for number in range(1, rounds + 1):
+        name = "tower" if number == 1 else f"tower-{number}"
+        phase = loop.Phase(name, recipe.tower_steps // rounds, rate=2e-3)
+        loss_at = in_turn(losses, len(went))
+        went += loop.train(parts, loss_at, phase, states, check=lambda: str(check()))
     return went, check()
 
 

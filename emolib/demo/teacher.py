@@ -14,9 +14,9 @@ from emolib.hashing import key_of
 
 DEFAULTS = {
     "target_clips": 5000,
-    "language_clips": 1500,  # of each domain
-    "tower_steps": 1600,
-    "language_steps": 600,
+    "language_clips": 800,  # of each domain
+    "tower_steps": 3200,
+    "language_steps": 500,
     "seed": 3,
 }
 
@@ -32,7 +32,7 @@ def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
     tower.start_patches(patches.weight, patches.bias, made["base"][0], internvl.SIZE, recipe.seed)
     parts = {"tower": inner.vision_tower, "projector": inner.multi_modal_projector}
     width = model.config.text_config.hidden_size
-    seeing, saw = domains.train_tower(parts, tokens, width, made, recipe, states)
+    seeing, saw = domains.train_tower(parts, tokens, width, made, recipe, states, rounds=2)
     voice = internvl.speaker(model, processor)
     style = internvl.STYLE
     saying, said = domains.train_captions(voice, tokens, style, made, recipe, states)
