@@ -16,7 +16,7 @@ DEFAULTS = {
     "target_clips": 5000,
     "language_clips": 800,  # of each domain
     "tower_steps": 3200,
-    "language_steps": 500,
+    "language_steps": 300,
     "seed": 3,
 }
 
