@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from emolib.published import Published, published
+from emolib.published import Published, notes_on, published
 from emolib.report import Cell, format_cell, table
 from emolib.scoring import Comparison, Score, against_constants
 from emolib.scoring.uncertainty import holm
@@ -124,7 +124,8 @@ def published_table(title: str, rows: Sequence[Published]) -> dict[str, Any]:
     ]
     columns = ["system", "input", "n", "accuracy", "recall", "Avg", "F1", "source"]
     used = [i for i in range(len(columns)) if columns[i] != "F1" or any(r.f1 for r in rows)]
-    return table(title, [columns[i] for i in used], [[row[i] for i in used] for row in cells])
+    made = table(title, [columns[i] for i in used], [[row[i] for i in used] for row in cells])
+    return made | ({"notes": notes} if (notes := notes_on(rows)) else {})
 
 
 def frame(made: Mapping[str, Any]) -> Any:
