@@ -114,9 +114,10 @@ class ModelParams(Schema):
         engine: "transformers" or "vllm" (in this process; vLLM must be installed) or "server"
             (any OpenAI-compatible address).
         model: Local folder, hub id, "nano:internvl" / "nano:llava" / "nano:teacher" /
-            "nano:affectgpt" (small shipped models that learned the demo world), or "tiny:internvl" / "tiny:llava" /
-            "tiny:qwen2audio" / "tiny:affectgpt" (some 200,000 to 400,000 random weights of the
-            real architecture, built on first use). For "server" the name the server knows it by.
+            "nano:affectgpt" (small shipped models that learned the demo world), or
+            "tiny:internvl" / "tiny:llava" / "tiny:qwen2audio" / "tiny:affectgpt" (some 200,000
+            to 400,000 random weights of the real architecture, built on first
+            use). For "server" the name the server knows it by.
         model_type: ms-swift's model type; "" = found from the folder's config.
         template: ms-swift's template; "" = the model type's own.
         adapters: LoRA folders, applied in order.
