@@ -10,9 +10,12 @@ Clips and gold: the 332 of MER2024-OV. Sources, all real:
   model trained on all 5,030 clips but the fold's, out of fold. Its models have seen the
   classes of *other* test clips (as in all stacking), which ``text``'s have not;
 * ``description``: words extracted from the human descriptions (EMER v2). **Circular**: the
-  gold labels were taken from these descriptions. Reported apart; no result without it uses it;
-* six MLLMs' descriptions of 100 clips (EMER v1), on which the gold is what we extract from the
-  last sentence of the reference; 39 of them also have official gold labels.
+  gold labels were taken from these descriptions. Reported apart, beside ``sample`` and
+  ``six_class``; no result without it uses it;
+* six MLLMs' descriptions of 100 clips (EMER v1), beside ``six_class``. The gold there is what we
+  extract from the last sentence of the reference; 39 of them also have official gold labels:
+  there the fuser of the other 61 is tried (no ``sample``, which these lack), and a nested one
+  of all eight systems.
 
 Strategies that learn (vote, fused) are fitted by nested cross-validation: ten outer folds, all
 choices made on inner folds, clips with the same words in the same fold. Features and settings
@@ -50,7 +53,7 @@ from sklearn.pipeline import make_pipeline
 
 from emolib import fusion, scoring
 from emolib.extraction import extract_labels
-from emolib.files import read_json, read_jsonl, write_json
+from emolib.files import read_jsonl, write_json
 from emolib.labels import normalise
 from emolib.scoring import lexicon
 from emolib.scoring.cached import CachedGrouping
@@ -72,7 +75,6 @@ CLASSES_ZH = {
     "悲伤": "sad",
     "惊讶": "surprised",
 }
-STUDIES = ("sample_and_text", "sample_and_six_class", "with_descriptions_circular")
 MLLMS = ("pandagpt", "valley", "videochat-emb", "videochat-text", "videochatgpt", "videollama")
 METRICS = ("accuracy", "recall", "avg", "f1", "labels_per_clip")
 TESTED = ("avg", "f1")
@@ -80,6 +82,7 @@ RESAMPLES = 10_000
 REPEATS = 10
 OUTER = 10
 MAIN = "fused for F1, 5 added"
+AGAINST = ("concat", MAIN)  # also compared with the best constant lists
 SHOWN = ("concat", "majority", "fused", "fused, 5 added", MAIN)  # beyond the lexicon
 STRATEGIES = {
     MAIN: fusion.FusionSettings(objective="f1", add=5),
@@ -190,6 +193,15 @@ def compared(
                 "ci95": rounded({m: paired.ci95[m] for m in TESTED}),
                 "p": rounded({m: paired.p_permutation[m] for m in TESTED}),
             }
+        if name in AGAINST:
+            rows[name]["minus_constant_lists"] = {
+                which: {
+                    "difference": rounded({m: found.difference[m] for m in TESTED}),
+                    "ci95": rounded({m: found.ci95[m] for m in TESTED}),
+                    "p": rounded({m: found.p_permutation[m] for m in TESTED}),
+                }
+                for which, found in scoring.against_constants(score, resamples=RESAMPLES).items()
+            }
     constant = scores["concat"].constant_list
     keys = ("accuracy", "recall", "avg", "f1")
     return {
@@ -201,6 +213,8 @@ def compared(
         "best_constant_list_of_concat_length": rounded(
             {k: constant["same_length"][k] for k in keys}
         ),
+        "best_constant_list_for_f1": rounded({k: constant["best_f1"][k] for k in keys})
+        | {"labels": len(constant["best_f1"]["labels"])},
     }
 
 
@@ -336,12 +350,6 @@ def six_classes(
     return labels, sure
 
 
-def six_study(file: Path, gold: Labels, sample: Labels, words: dict[str, str]) -> Study:
-    """The released sample predictions and the six-class model's."""
-    labels, sure = six_classes(file, list(gold))
-    return Study(gold, {"sample": sample, "six_class": labels}, {"six_class": sure}, words)
-
-
 def spoken_words(data: Path, wanted: Sequence[str]) -> dict[str, str]:
     """Chinese subtitles of the clips that have any; clips with the same share a fold."""
     rows = table(data / "mer2023_text/transcription-engchi-polish.csv", "name")
@@ -401,7 +409,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--six-class", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", choices=STUDIES, help="renew one study of an existing record")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     args = parser.parse_args()
     if args.jobs == 1:
@@ -415,20 +422,15 @@ def main() -> None:
 
 def study(args: argparse.Namespace) -> None:
     data: Path = args.data
-    grouping = scoring.open_grouping("lexicon")
     gold = read_labels(data / "mer2024_ov/check-openset.csv").labels
     sample = read_labels(data / "mer2024_ov/predict-openset.csv").labels
     v1 = table(data / "emer/gt-chi.csv", "names")
     v1_english = table(data / "emer/gt-eng.csv", "names")
     v2 = table(data / "emer/final-EMER-reason.csv", "name")
     names = [*gold, *(n for n in v1 if n not in gold)]
-    if args.only == "sample_and_six_class":
-        words = spoken_words(data, list(gold))
-        found = {args.only: measured(six_study(args.six_class, gold, sample, words), data)}
-        write_json(args.out, read_json(args.out) | {"command": COMMAND} | found)
-        return
-    text, sure, words, record = text_model(data, names)
-    head: dict[str, Any] = {
+    text, text_sure, words, record = text_model(data, names)
+    six, six_sure = six_classes(args.six_class, names)
+    result: dict[str, Any] = {
         "command": COMMAND,
         "chosen_on_the_working_half": MAIN,
         "lexicon": lexicon.version(),
@@ -436,7 +438,6 @@ def study(args: argparse.Namespace) -> None:
         "resamples": RESAMPLES,
         "text_source": record,
     }
-    result: dict[str, Any] = dict(head)
     class_only = {n: [CLASSES_ZH[row["emotions"]]] for n, row in v1.items()}
     concluded = {n: reference_v1(row) for n, row in v1.items()}
     result["extraction"] = {
@@ -453,58 +454,87 @@ def study(args: argparse.Namespace) -> None:
         "emer_v2_en_against_gold": extraction_quality(gold, {n: v2[n]["english"] for n in gold}),
     }
     description = {n: extract_labels(v2[n]["chinese"], "zh").labels for n in gold}
-    here = {n: text[n] for n in gold}
-    clean = Study(gold, {"sample": sample, "text": here}, {"text": sure}, words)
-    circular = Study(
-        gold, {"sample": sample, "text": here, "description": description}, {"text": sure}, words
-    )
+    both: dict[str, Labels] = {"sample": sample, "six_class": {n: six[n] for n in gold}}
+    sure = {"six_class": six_sure}
+    texts: dict[str, Labels] = {"sample": sample, "text": {n: text[n] for n in gold}}
     studies = {
-        "sample_and_text": clean,
-        "sample_and_six_class": six_study(args.six_class, gold, sample, words),
-        "with_descriptions_circular": circular,
+        "sample_and_six_class": Study(gold, both, sure, words),
+        "sample_and_text": Study(gold, texts, {"text": text_sure}, words),
+        "with_descriptions_circular": Study(gold, both | {"description": description}, sure, words),
     }
-    if args.only:
-        found = {args.only: measured(studies[args.only], data)}
-        write_json(args.out, read_json(args.out) | head | found)
-        return
     result |= {title: measured(one, data) for title, one in studies.items()}
-    outputs = {
+    outputs: dict[str, Labels] = {
         m: {
             n: extract_labels(row["chi_reasons"], "zh").labels
             for n, row in table(data / f"mllm_outputs/{m}.csv", "names").items()
         }
         for m in MLLMS
     }
-    outputs["text"] = {n: text[n] for n in v1}
-    mllm = Study(concluded, outputs, {"text": sure}, words)
-    systems, run = mllm.systems()
-    result["mllms_emer_v1"] = {
-        "lexicon": compared(concluded, systems, grouping),
-        "other_folds": repeats(mllm, systems["concat"], grouping),
-        "calibration": calibration(mllm, run),
-    }
-    shared = [n for n in v1 if n in gold]
-    rest = {n: concluded[n] for n in v1 if n not in gold}
-    fuser = fusion.fit(rest, outputs, {"text": sure}, settings=STRATEGIES[MAIN], blocks=words)
-    part = {s: {n: x[n] for n in shared} for s, x in outputs.items()}
-    systems = {f"source: {s}": x for s, x in part.items()} | {
-        "concat": fusion.concat(list(part.values())),
-        "majority": fusion.majority(part),
-        "fitted vote": fusion.fit_vote(rest, outputs).predict(part),
-        MAIN: fuser.predict(part, {"text": sure}),
-    }
-    official = {n: gold[n] for n in shared}
-    result["mllms_official_gold"] = {
-        "trained_on": f"{len(rest)} clips of EMER v1 outside MER2024-OV, with our gold",
-        "lexicon": compared(official, systems, grouping),
-    }
+    outputs["six_class"] = {n: six[n] for n in v1}
+    result |= mllm_studies(gold, concluded, outputs, sure, words, sample)
     write_json(args.out, result)
-    for title in (*studies, "mllms_emer_v1"):
+    for title in (*studies, "mllms_emer_v1", "mllms_and_sample"):
         for view in ("lexicon", "lexicon_held_out", "wheels_2026", "exact", "released_groups"):
             for name, row in result[title].get(view, {}).get("systems", {}).items():
                 print(title, view, name, row)
         print(title, result[title]["other_folds"], result[title]["calibration"])
     print(result["mllms_official_gold"], result["extraction"], record)
+
+
+def mllm_studies(
+    gold: Labels,
+    concluded: Labels,
+    outputs: dict[str, Labels],
+    sure: dict[str, dict[str, dict[str, float]]],
+    words: dict[str, str],
+    sample: Labels,
+) -> dict[str, Any]:
+    """The six MLLMs and the six-class model: our gold, and the official gold of 39 clips.
+
+    Args:
+        gold: Official gold.
+        concluded: Our gold of the EMER v1 clips.
+        outputs: System -> clip -> labels.
+        sure: The six-class model's probabilities.
+        words: Spoken words of a clip.
+        sample: The released predictions, of the clips with official gold.
+    """
+    grouping = scoring.open_grouping("lexicon")
+    mllm = Study(concluded, outputs, sure, words)
+    systems, run = mllm.systems()
+    ours = {
+        "lexicon": compared(concluded, systems, grouping),
+        "other_folds": repeats(mllm, systems["concat"], grouping),
+        "calibration": calibration(mllm, run),
+    }
+    shared = [n for n in concluded if n in gold]
+    rest = {n: x for n, x in concluded.items() if n not in gold}
+    part: dict[str, Labels] = {s: {n: x[n] for n in shared} for s, x in outputs.items()}
+    fuser = fusion.fit(rest, outputs, sure, settings=STRATEGIES[MAIN], blocks=words)
+    plain = fusion.fit(rest, outputs, sure, settings=STRATEGIES["fused"], blocks=words)
+    systems = {f"source: {s}": x for s, x in part.items()} | {
+        "concat": fusion.concat(list(part.values())),
+        "majority": fusion.majority(part),
+        "fitted vote": fusion.fit_vote(rest, outputs).predict(part),
+        "fused": plain.predict(part, sure),
+        MAIN: fuser.predict(part, sure),
+    }
+    official = {n: gold[n] for n in shared}
+    here: dict[str, Labels] = {"sample": {n: sample[n] for n in shared}, **part}
+    every = Study(official, here, sure, words)
+    nested, every_run = every.systems()
+    return {
+        "mllms_emer_v1": ours,
+        "mllms_official_gold": {
+            "trained_on": f"{len(rest)} clips of EMER v1 outside MER2024-OV, with our gold",
+            "lexicon": compared(official, systems, grouping),
+        },
+        "mllms_and_sample": {
+            "lexicon": compared(official, nested, grouping),
+            "other_folds": repeats(every, nested["concat"], grouping),
+            "calibration": calibration(every, every_run),
+        },
+    }
 
 
 if __name__ == "__main__":

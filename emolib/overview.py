@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from emolib import runs
-from emolib.published import Published, published
+from emolib.published import Published, notes_on, published
 from emolib.report import Cell, table
 
 COLUMNS = (
@@ -147,8 +147,8 @@ def overview(folders: Sequence[Path], theirs: Iterable[Published] | None = None)
     for row in ours:
         once.setdefault((*row.block, row.system, row.value), row)
     rows = list(once.values())
-    for one in published(None) if theirs is None else theirs:
-        rows += _theirs(one)
+    others = list(published(None) if theirs is None else theirs)
+    rows += [row for one in others for row in _theirs(one)]
     blocks = list(dict.fromkeys(row.block for row in rows))  # ours first, then as published
     rows.sort(key=lambda row: (blocks.index(row.block), -row.value))
     cells = [_cells(row) for row in rows]
@@ -157,6 +157,7 @@ def overview(folders: Sequence[Path], theirs: Iterable[Published] | None = None)
         "Ranked within a block of one set, number of clips, grouping and metric; numbers of "
         "different blocks are not comparable.",
         "A published Avg that was not printed is the mean of the printed accuracy and recall.",
+        *notes_on(others),
     ]
     return made
 

@@ -1,90 +1,40 @@
-"""All notebooks of a profile through papermill, in order, skipping what is up to date."""
+"""All notebooks of a profile through papermill, skipping what is up to date.
+
+One after the other, or several that do not read each other at the same time.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from emolib import runs
-from emolib.errors import RunError
+from emolib.errors import EmolibError, RunError
+from emolib.execution import Running, StatusLine, begin, execute
 from emolib.imports import code_hash
 from emolib.params import profiles
 from emolib.params.stages import SCHEMAS, StageParams
-from emolib.progress import FILE_VARIABLE
+from emolib.plan import STAGES, Outcome, Stage, named
 from emolib.sources import source_hashes
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """One place in the method.
+class _Job:
+    """What a profile's stages have in common while they run."""
 
-    Attributes:
-        name: The notebook's name without suffix.
-        title: What it does, for the status line.
-        feeds: Input parameter -> the earlier stage whose run folder it takes.
-        optional: Those of them the stage can do without.
-    """
-
-    name: str
-    title: str
-    feeds: Mapping[str, str] = field(default_factory=dict)
-    optional: tuple[str, ...] = ()
-
-
-STAGES = (
-    Stage("00_data_check", "what data there is"),
-    Stage("01_data_generation", "captions of images by two models"),
-    Stage(
-        "02_caption_filtering",
-        "a judge keeps agreeing captions",
-        {"captions": "01_data_generation"},
-    ),
-    Stage("03_internvl_lora", "zero-shot, LoRA, fine-tuned", {"pairs": "02_caption_filtering"}),
-    Stage("04_affectgpt_sft", "AffectGPT's Q-Formers on face, voice and words"),
-    Stage("05_face_crop_ablation", "whole image against face crop"),
-    Stage("06_discriminative_model", "six-class model, out-of-fold"),
-    Stage(
-        "07_fusion_analysis",
-        "co-judgment and the paper's tables",
-        {
-            "lora_run": "03_internvl_lora",
-            "face_run": "05_face_crop_ablation",
-            "discriminative_run": "06_discriminative_model",
-            "affectgpt_run": "04_affectgpt_sft",
-        },
-        optional=("affectgpt_run",),
-    ),
-    Stage("08_baselines", "other models on the same clips and score"),
-)
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What became of one stage.
-
-    Attributes:
-        stage: Which.
-        state: "done", "up to date", "missing" (this version has no such notebook), "not in
-            this profile" or "failed".
-        folder: The run folder, where there is one.
-        seconds: Wall-clock time of this call.
-        error: Why it failed.
-    """
-
-    stage: Stage
-    state: str
-    folder: Path | None = None
-    seconds: float = 0.0
-    error: str = ""
+    root: Path
+    profile: str
+    chosen: Sequence[Stage]
+    fresh: bool
+    status: StatusLine
 
 
 def run_profile(
@@ -94,9 +44,10 @@ def run_profile(
     start: str = "",
     only: str = "",
     fresh: bool = False,
+    jobs: int = 1,
     out: IO[str] | None = None,
 ) -> list[Outcome]:
-    """Run a profile's notebooks; stop at the first that fails.
+    """Run a profile's notebooks; begin no more when one has failed.
 
     Every parameter file is checked before the first kernel starts. A stage whose inputs, data,
     parameters and code are those of a finished run is skipped; an interrupted one is taken up
@@ -108,46 +59,91 @@ def run_profile(
         start: Begin with this stage (number or name); earlier ones must be finished.
         only: Run this stage alone; the stages it reads must be finished.
         fresh: Use neither finished runs nor ledgers of the stages that are run.
+        jobs: Stages at the same time, at least 1. Each has a process of its own and its share
+            of the cores' threads, but every one sees all GPUs, and memory adds up. A script
+            that asks for more than one needs ``if __name__ == "__main__":``.
         out: Where status lines go; standard output when None.
+
+    Returns:
+        The chosen stages that were come to, in the method's order.
 
     Raises:
         ParamsError: a wrong parameter file; nothing has been started then.
-        RunError: ``start`` or ``only`` names no stage, or a needed earlier run is missing.
+        RunError: ``start`` or ``only`` names no stage, ``jobs`` is below 1, or a needed earlier
+            run is missing.
     """
-    out = out or sys.stdout
+    if jobs < 1:
+        raise RunError(f"jobs = {jobs}: at least one stage runs at a time")
     chosen = _chosen(start, only)
     for stage in STAGES:
         if stage in chosen and why_absent(root, profile, stage) == "":
             # Inputs are not known yet: any path will do for checking keys and types.
             profiles.resolve(root, profile, stage.name, dict.fromkeys(stage.feeds, "."))
+    with StatusLine(out or sys.stdout).running() as status:
+        outcomes = _run(_Job(root, profile, chosen, fresh, status), jobs)
+    return [outcomes[stage.name] for stage in STAGES if stage in chosen and stage.name in outcomes]
+
+
+def _run(job: _Job, jobs: int) -> dict[str, Outcome]:
+    """Come to every stage once those it waits for have ended."""
     outcomes: dict[str, Outcome] = {}
-    for number, stage in enumerate(STAGES, start=1):
-        label = f"[{number}/{len(STAGES)}] {stage.name}"
-        if absent := why_absent(root, profile, stage):
-            outcomes[stage.name] = Outcome(stage, absent)
-            if stage in chosen:
-                print(f"{label}  {absent}", file=out, flush=True)
-            continue
-        outcome = _run_stage(root, profile, stage, outcomes, stage in chosen, fresh, label, out)
-        outcomes[stage.name] = outcome
-        if outcome.state == "failed":
-            break
-    return [outcome for outcome in outcomes.values() if outcome.stage in chosen]
+    waiting = list(STAGES)
+    running: dict[str, tuple[Running, contextlib.ExitStack]] = {}
+    problem: EmolibError | None = None
+    try:
+        while waiting or running:
+            failed = problem or any(outcome.state == "failed" for outcome in outcomes.values())
+            ready = next((s for s in waiting if s.waits_for <= outcomes.keys()), None)
+            if ready is None or failed or len(running) >= jobs:
+                if not running:
+                    break
+                for name in _ended(running):
+                    process, held = running.pop(name)
+                    outcomes[name] = _close(job, name, process, held)
+                continue
+            waiting.remove(ready)
+            if absent := why_absent(job.root, job.profile, ready):
+                outcomes[ready.name] = Outcome(ready, absent)
+                if ready in job.chosen:
+                    job.status.say(f"{_label(ready)}  {absent}")
+                continue
+            try:
+                begun = _come_to(job, ready, outcomes, jobs)
+            except EmolibError as error:
+                problem = error  # told when those under way have ended: they are not at fault
+                continue
+            if isinstance(begun, Outcome):
+                outcomes[ready.name] = begun
+            else:
+                running[ready.name] = begun
+    finally:
+        for process, held in running.values():  # only where something was raised
+            process.stop()
+            held.close()
+    if problem is not None:
+        raise problem
+    return outcomes
+
+
+def _ended(running: Mapping[str, tuple[Running, contextlib.ExitStack]]) -> list[str]:
+    ready = wait([process.answer for process, _ in running.values()])
+    return [name for name, (process, _) in running.items() if process.answer in ready]
+
+
+def _close(job: _Job, name: str, process: Running, held: contextlib.ExitStack) -> Outcome:
+    try:
+        error = process.result()
+    finally:
+        held.close()
+    return _told(job, named(name), process.folder, process.started, error)
 
 
 def _chosen(start: str, only: str) -> list[Stage]:
     if start and only:
         raise RunError("--from and --only exclude each other")
     if only:
-        return [_named(only)]
-    return list(STAGES[STAGES.index(_named(start)) :]) if start else list(STAGES)
-
-
-def _named(text: str) -> Stage:
-    for stage in STAGES:
-        if text == stage.name or (text.isdecimal() and int(text) == int(stage.name[:2])):
-            return stage
-    raise RunError(f"no stage {text!r}: choose from {[s.name for s in STAGES]}")
+        return [named(only)]
+    return list(STAGES[STAGES.index(named(start)) :]) if start else list(STAGES)
 
 
 def why_absent(root: Path, profile: str, stage: Stage) -> str:
@@ -161,22 +157,17 @@ def why_absent(root: Path, profile: str, stage: Stage) -> str:
     return ""
 
 
-def _run_stage(
-    root: Path,
-    profile: str,
-    stage: Stage,
-    earlier: Mapping[str, Outcome],
-    wanted: bool,
-    fresh: bool,
-    label: str,
-    out: IO[str],
-) -> Outcome:
+def _come_to(
+    job: _Job, stage: Stage, earlier: Mapping[str, Outcome], jobs: int
+) -> Outcome | tuple[Running, contextlib.ExitStack]:
+    """Find a stage's finished run, or run it; with several jobs only begin it."""
     inputs = {
         name: str(folder)
         for name, source in stage.feeds.items()
         if (folder := earlier[source].folder) is not None
     }
-    own = profiles.stage_source(root, profile, stage.name).values
+    wanted = stage in job.chosen
+    own = profiles.stage_source(job.root, job.profile, stage.name).values
     given = {*inputs, *own, *stage.optional}
     absent = [stage.feeds[name] for name in stage.feeds if name not in given]
     if absent and not wanted:
@@ -186,34 +177,44 @@ def _run_stage(
             f"{stage.name} reads {absent}, which has no finished run with today's parameters "
             f"and code: begin there with --from {absent[0][:2]}"
         )
-    params = profiles.resolve(root, profile, stage.name, inputs)
-    with _alone(root / params.outputs, profile, stage.name):
-        return _find_or_execute(root, profile, stage, params, inputs, wanted, fresh, label, out)
+    params = profiles.resolve(job.root, job.profile, stage.name, inputs)
+    outputs = job.root / params.outputs
+    with contextlib.ExitStack() as held:
+        held.enter_context(_alone(outputs, job.profile, stage.name))
+        key = stage_key(job.root, stage.name, params)
+        found = runs.find(outputs, job.profile, stage.name, key)
+        if found is not None and runs.is_finished(found) and not (job.fresh and wanted):
+            if wanted:
+                job.status.say(f"{_label(stage)}  up to date  {short(job.root, found)}")
+            return Outcome(stage, "up to date", found)
+        if not wanted:
+            return Outcome(stage, "not run")
+        if found is None or job.fresh:
+            found = runs.create(outputs, job.profile, stage.name, key, fresh=job.fresh)
+        job.status.begin(stage.name, _label(stage), stage.title, found)
+        work = (job.root, job.profile, stage.name, found, inputs)
+        if jobs > 1:
+            return begin(*work, jobs=jobs), held.pop_all()
+        started = time.monotonic()
+        return _told(job, stage, found, started, execute(*work))
 
 
-def _find_or_execute(
-    root: Path,
-    profile: str,
-    stage: Stage,
-    params: StageParams,
-    inputs: dict[str, str],
-    wanted: bool,
-    fresh: bool,
-    label: str,
-    out: IO[str],
-) -> Outcome:
-    outputs = root / params.outputs
-    key = stage_key(root, stage.name, params)
-    found = runs.find(outputs, profile, stage.name, key)
-    if found is not None and runs.is_finished(found) and not (fresh and wanted):
-        if wanted:
-            print(f"{label}  up to date  {short(root, found)}", file=out, flush=True)
-        return Outcome(stage, "up to date", found)
-    if not wanted:
-        return Outcome(stage, "not run")
-    if found is None or fresh:
-        found = runs.create(outputs, profile, stage.name, key, fresh=fresh)
-    return _execute(root, profile, stage, {**inputs, "run_dir": str(found)}, label, out)
+def _told(job: _Job, stage: Stage, folder: Path, started: float, error: str) -> Outcome:
+    """Say how a stage ended."""
+    job.status.end(stage.name)
+    seconds = time.monotonic() - started
+    if error:
+        job.status.say(
+            f"{_label(stage)}  FAILED after {seconds:.0f} s: {error}\n"
+            f"    the notebook up to there: {short(job.root, folder / 'notebook.ipynb')}"
+        )
+        return Outcome(stage, "failed", folder, seconds, error)
+    job.status.say(f"{_label(stage)}  done in {seconds:.0f} s  {short(job.root, folder)}")
+    return Outcome(stage, "done", folder, seconds)
+
+
+def _label(stage: Stage) -> str:
+    return f"[{STAGES.index(stage) + 1}/{len(STAGES)}] {stage.name}"
 
 
 @contextlib.contextmanager
@@ -254,89 +255,6 @@ def stage_key(root: Path, stage: str, params: StageParams) -> str:
     return runs.run_key(stage, params.model_dump(mode="json"), inputs, code)
 
 
-def _execute(
-    root: Path, profile: str, stage: Stage, extra: dict[str, str], label: str, out: IO[str]
-) -> Outcome:
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
-    folder = Path(extra["run_dir"])
-    own = profiles.stage_source(root, profile, stage.name).values
-    started = time.monotonic()
-    error = ""
-    with _status_line(f"{label}  {stage.title}", folder / ".progress.json", out):
-        try:
-            papermill.execute_notebook(
-                str(root / "notebooks" / f"{stage.name}.ipynb"),
-                str(folder / "notebook.ipynb"),
-                parameters={**own, **extra},
-                kernel_name="python3",
-                cwd=str(root),
-                progress_bar=False,
-                log_output=False,
-                extra_arguments=["--IPKernelApp.log_level=50"],
-            )
-        except PapermillExecutionError as problem:
-            error = f"{problem.ename}: {problem.evalue}"
-        except Exception as problem:  # a dead kernel comes in several shapes
-            error = f"{type(problem).__name__}: {problem}"
-    seconds = time.monotonic() - started
-    if not error and not runs.is_finished(folder):
-        error = "the notebook ended without a result"
-    if error:
-        print(f"{label}  FAILED after {seconds:.0f} s: {error}", file=out, flush=True)
-        print(f"    the notebook up to there: {short(root, folder / 'notebook.ipynb')}", file=out)
-        return Outcome(stage, "failed", folder, seconds, error)
-    print(f"{label}  done in {seconds:.0f} s  {short(root, folder)}", file=out, flush=True)
-    return Outcome(stage, "done", folder, seconds)
-
-
 def short(root: Path, path: Path) -> str:
     """A path as people type it: relative to the project root where it lies inside."""
     return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-
-
-@contextlib.contextmanager
-def _status_line(head: str, file: Path, out: IO[str]) -> Iterator[None]:
-    """One line that follows the kernel's progress file while the block runs."""
-    file.unlink(missing_ok=True)
-    before = os.environ.get(FILE_VARIABLE)
-    os.environ[FILE_VARIABLE] = str(file)
-    stop = threading.Event()
-    live = out.isatty()
-    thread = threading.Thread(target=_follow, args=(head, file, out, stop, live), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-        if live:
-            print("\r\x1b[2K", end="", file=out, flush=True)
-        file.unlink(missing_ok=True)
-        if before is None:
-            del os.environ[FILE_VARIABLE]
-        else:
-            os.environ[FILE_VARIABLE] = before
-
-
-def _follow(head: str, file: Path, out: IO[str], stop: threading.Event, live: bool) -> None:
-    if not live:
-        print(f"{head} …", file=out, flush=True)
-        return
-    started = time.monotonic()
-    while not stop.wait(0.5):
-        state = _read_state(file)
-        done = f"{state['n']}/{state['total']}" if state.get("total") else str(state.get("n", ""))
-        left = f", {state['left_s']:.0f} s left" if state.get("left_s") else ""
-        tail = f"  {state['desc']} {done}{left}" if state else ""
-        line = f"{head}  {time.monotonic() - started:.0f} s{tail}"
-        width = max(20, os.get_terminal_size(out.fileno()).columns - 1)
-        print(f"\r\x1b[2K{line[:width]}", end="", file=out, flush=True)
-
-
-def _read_state(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}

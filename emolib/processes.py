@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent."""
+"""Child processes that never outlive their parent, and how many cores there are for them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def die_with_parent(parent: int) -> None:
@@ -33,3 +41,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
             continue
         except ProcessLookupError:
             return
+
+
+def search_path() -> str:
+    """Give the ``PYTHONPATH`` with which a child process that starts anywhere finds emolib."""
+    own = Path(__file__).resolve().parents[1]
+    given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    # Installed packages are found anyway, and must not come before the standard library.
+    return os.pathsep.join(given if own.name.endswith("-packages") else [str(own), *given])

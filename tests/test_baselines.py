@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from emolib import overview, published, runs
+from emolib import overview, published, runs, tables
 from emolib.__main__ import main
 from emolib.baselines import chat, joined, stored
 from emolib.baselines.prompting import question
@@ -357,6 +357,10 @@ def test_one_table_ranks_within_blocks_only(tmp_path):
     assert all(any(r.system in name for name in named) for r in published.published(None))
     by_f1 = [r["system"] for r in rows if r["metric"] == "F1" and r["n"] == 332]
     assert by_f1.index("SALMONN + mPLUG-Owl, audio, frames") < by_f1.index("GPT-4V, frames")
+    # The published row whose model has very likely seen the test clips is never shown without it.
+    assert published.SEEN_NOTE in made["notes"]
+    assert tables.published_table("t", published.published("2"))["notes"] == [published.SEEN_NOTE]
+    assert "notes" not in tables.published_table("t", published.published("3"))
 
 
 def test_report_prints_and_writes_the_one_table(tmp_path, monkeypatch, capsys):

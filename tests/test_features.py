@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
 
 import numpy as np
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 
 from emolib.datasets.clip import Clip
 from emolib.errors import DataError, MediaError, ParamsError
-from emolib.features import voice, words
+from emolib.features import table, voice, words
 from emolib.features.cache import FeatureCache
 from emolib.features.picture import NAMES as PICTURE_NAMES
 from emolib.features.picture import picture_features, picture_frames
 from emolib.features.statistics import PictureStatistics, VoiceStatistics, WordStatistics
 from emolib.features.table import feature_table, shorten
+from emolib.media import faces
 from emolib.media.detectors import Face
 from emolib.media.faces import crop_face
 from emolib.models.features.open import feature_tables, open_extractor
@@ -312,7 +314,7 @@ def test_a_clip_without_words_says_so(tmp_path):
         WordStatistics().load(Clip("x", tmp_path / "x.mp4"))
 
 
-def test_the_detection_rate_is_kept_with_the_features(tmp_path):
+def test_the_detection_rate_is_kept_with_the_features(tmp_path, monkeypatch):
     clips = [Clip(f"c{k}", write_video(tmp_path / f"c{k}.mp4", 6)) for k in range(2)]
 
     class Half:
@@ -324,12 +326,35 @@ def test_the_detection_rate_is_kept_with_the_features(tmp_path):
             self.n += 1
             return [Face((8.0, 8.0, 40.0, 40.0), 1.0)] if self.n % 2 else []
 
-    extractor = PictureStatistics(frames=4)
-    extractor._detector = Half()
+    own = threading.local()
+    monkeypatch.setattr(faces, "shared_detector", lambda _: own.__dict__.setdefault("it", Half()))
     cache = FeatureCache(tmp_path / "cache")
-    first = feature_table(clips, extractor, cache)
+    first = feature_table(clips, PictureStatistics(frames=4), cache)
     again = feature_table(clips, PictureStatistics(frames=4), cache)
     assert first.faces == again.faces == {"frames": 8, "found": 4}
     assert again.rows(np.array([0])).faces == first.faces
     voiceless = feature_table([Clip("w", clips[0].video, subtitle="Hi")], WordStatistics(), cache)
     assert voiceless.faces == {}
+
+
+def test_clips_computed_side_by_side_give_the_same_table(tmp_path, monkeypatch):
+    clips = [Clip(f"c{k}", write_video(tmp_path / f"c{k}.mp4", 3 + k)) for k in range(7)]
+    clips.insert(3, Clip("gone", tmp_path / "gone.mp4"))
+    threads = set()
+
+    class Watched(PictureStatistics):
+        def extract(self, items):
+            threads.add(threading.get_ident())
+            return super().extract(items)
+
+    tables = []
+    for cores in (1, 3):
+        monkeypatch.setattr(table, "cores", lambda n=cores: n)
+        cache = FeatureCache(tmp_path / f"cache{cores}")
+        tables.append(feature_table(clips, Watched(frames=2), cache))
+        assert (threads == {threading.get_ident()}) is (cores == 1)
+    alone, together = tables
+    assert np.array_equal(alone.values, together.values)
+    assert list(np.flatnonzero(together.missing)) == [3]
+    assert set(together.errors) == {"gone"}
+    assert alone.faces == together.faces

@@ -6,6 +6,8 @@ import argparse
 import hashlib
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +16,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import InternVLProcessor
 
 from emolib.cli import convert as command
 from emolib.errors import DataError
+from emolib.models.internvl import shards, target
 from emolib.models.internvl.convert import convert
 from tests.internvl_source import TINY, TINY_300M, published_shapes, write_source
 
@@ -85,13 +89,18 @@ def test_the_report_names_sources_and_reasons(tmp_path):
     file = source / "model-00001-of-00003.safetensors"
     tensors = load_file(file)
     buffer = "language_model.model.layers.0.attention.rotary_emb.inv_freq"
-    save_file(tensors | {buffer: torch.ones(4)}, file)
+    places = "vision_model.embeddings.position_ids"  # integers, as some exports carry them
+    save_file(tensors | {buffer: torch.ones(4), places: torch.arange(5)}, file)
     index = json.loads((source / "model.safetensors.index.json").read_text())
-    index["weight_map"][buffer] = file.name
+    index["weight_map"] |= {buffer: file.name, places: file.name}
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
     done = convert(source, tmp_path / "out")
     report = json.loads((tmp_path / "out" / "conversion.json").read_text())
-    assert report["ignored"] == done.ignored == {buffer: "computed from the config"}
+    assert (
+        report["ignored"]
+        == done.ignored
+        == dict.fromkeys((buffer, places), "computed from the config")
+    )
     assert report["unfilled"] == []
     sha = hashlib.sha256(file.read_bytes()).hexdigest()
     assert report["shards"][file.name]["sha256"] == sha
@@ -100,14 +109,21 @@ def test_the_report_names_sources_and_reasons(tmp_path):
 
 def test_shards_and_bin_files_give_the_same_weights(source, native, tmp_path):
     one = write_source(tmp_path / "one", shards=1)
-    tensors = weights(source)
+    tensors, names = weights(source), {}
     save_file(tensors, one / "model.safetensors")
     convert(one, tmp_path / "out-one")
     (one / "model.safetensors").unlink()
     torch.save(tensors, one / "pytorch_model.bin")
     convert(one, tmp_path / "out-bin")
+    (one / "pytorch_model.bin").unlink()
+    for n in (1, 2):  # as older uploads are cut
+        part = {k: t for k, t in tensors.items() if len(k) % 2 == n - 1}
+        torch.save(part, one / f"pytorch_model-0000{n}-of-00002.bin")
+        names |= dict.fromkeys(part, f"pytorch_model-0000{n}-of-00002.bin")
+    (one / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+    convert(one, tmp_path / "out-bins")
     want = weights(native)
-    for out in ("out-one", "out-bin"):
+    for out in ("out-one", "out-bin", "out-bins"):
         got = weights(tmp_path / out)
         assert got.keys() == want.keys()
         assert all(torch.equal(got[k], want[k]) for k in want)
@@ -132,6 +148,37 @@ def test_a_finished_conversion_is_not_repeated(source, native):
     assert done.resumed == 3
     assert done.tensors == len(weights(source))
     assert {p: p.stat().st_mtime_ns for p in native.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "lose"),
+    [
+        ("model-00002-of-00003.safetensors", Path.unlink),
+        ("model-00002-of-00003.safetensors", lambda path: os.truncate(path, 1000)),
+        ("tokenizer.json", Path.unlink),
+        ("model.safetensors.index.json", Path.unlink),
+    ],
+    ids=["shard", "cut", "tokenizer", "index"],
+)
+def test_a_finished_folder_that_lost_something_is_mended(name, lose, source, native, tmp_path):
+    out = Path(shutil.copytree(native, tmp_path / "out"))
+    lose(out / name)
+    done = convert(source, out)
+    assert done.resumed == (2 if name.endswith(".safetensors") else 3)
+    assert contents(out) == contents(native)
+
+
+def test_two_processes_do_not_write_into_one_folder(source, tmp_path):
+    with target.claimed(tmp_path / "out", {}, []), pytest.raises(DataError, match="another proc"):
+        convert(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nowhere"])
+def test_places_that_cannot_be_written_are_named(place, source, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match=re.escape(place)):
+        convert(source, tmp_path / place)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_another_source_does_not_go_into_a_finished_folder(native, tmp_path):
@@ -216,8 +263,6 @@ def test_a_half_converted_folder_of_another_source_is_begun_anew(source, native,
 def test_a_full_disk_is_found_before_and_while_writing(source, tmp_path, monkeypatch):
     from collections import namedtuple
 
-    from emolib.models.internvl import shards
-
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda _: usage(10, 9, 1))
@@ -229,6 +274,13 @@ def test_a_full_disk_is_found_before_and_while_writing(source, tmp_path, monkeyp
         with pytest.raises(DataError, match="No space left"):
             convert(source, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*model*"))
+    with monkeypatch.context() as patch:
+        full = Exception("No space left on device (os error 28)")  # as tokenizers says it
+        patch.setattr(InternVLProcessor, "save_pretrained", lambda *_: (_ for _ in ()).throw(full))
+        with pytest.raises(DataError, match="No space left"):
+            convert(source, tmp_path / "out")
+    assert not (tmp_path / "out" / "conversion.json").exists()
+    assert convert(source, tmp_path / "out").resumed == 3
 
 
 def rewrite(source: Path, number: int, change) -> None:
@@ -274,6 +326,44 @@ def test_cut_files_are_refused(tmp_path):
     file.unlink()
     with pytest.raises(DataError, match="not in the folder"):
         convert(source, tmp_path / "out")
+    index = source / "model.safetensors.index.json"
+    index.write_text("[]")
+    with pytest.raises(DataError, match="no weight_map"):
+        convert(source, tmp_path / "out")
+    index.unlink()
+    with pytest.raises(DataError, match="model-00001-of-00003.safetensors is there, its index is"):
+        convert(source, tmp_path / "out")
+
+
+ROW = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ([], "not a safetensors file"),
+        ({"a": {"shape": [2]}}, "not a safetensors file"),
+        ({"a": ROW | {"data_offsets": [0]}}, "not a safetensors file"),
+        ({"a": ROW | {"shape": [-1, -2]}}, "shape"),
+        ({"a": ROW | {"shape": [3]}}, "other bytes than its shape"),
+        ({"a": ROW | {"dtype": "F8_E4M3"}}, "F8_E4M3"),
+        ({"a": ROW, "b": ROW}, "does not lie"),
+        ({"a": ROW | {"data_offsets": [0, 4]}}, "other bytes"),
+    ],
+)
+def test_headers_that_lie_are_refused(header, message, tmp_path):
+    raw = json.dumps(header).encode()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(8))
+    with pytest.raises(DataError, match=message):
+        shards.open_shard(file)
+
+
+@pytest.mark.parametrize("kept", [[torch.ones(2)], {"state_dict": {"a": torch.ones(2)}}])
+def test_bin_files_of_other_things_are_refused(kept, tmp_path):
+    torch.save(kept, tmp_path / "pytorch_model.bin")
+    with pytest.raises(DataError, match="not a plain table"):
+        shards.open_shard(tmp_path / "pytorch_model.bin")
 
 
 def test_the_command_line(source, native, tmp_path, capsys):
@@ -283,4 +373,7 @@ def test_the_command_line(source, native, tmp_path, capsys):
     assert args.handler(args) == 0
     assert "[3/3] model-00003-of-00003.safetensors" in (text := capsys.readouterr().out)
     assert "chat format v1.5" in text
+    assert "not written again" not in text
+    assert args.handler(args) == 0
+    assert "3 shards were there, whole" in capsys.readouterr().out
     assert contents(tmp_path / "out") == contents(native)

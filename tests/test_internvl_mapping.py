@@ -129,3 +129,25 @@ def test_computed_buffers_are_ignored_with_a_reason():
 def test_configurations_without_a_native_form_are_refused(key, value):
     with pytest.raises(DataError, match="config.json"):
         settings.check(published_config(TINY) | {key: value})
+
+
+@pytest.mark.parametrize("key", ["model_type", "ps_version", "use_thumbnail", "llm_config"])
+def test_what_a_configuration_does_not_say_is_the_published_codes_default(key):
+    """``ps_version`` v1, no thumbnail: not what converts."""
+    config = published_config(TINY)
+    del config[key]
+    with pytest.raises(DataError, match=key):
+        settings.check(config)
+    config = published_config(TINY)
+    del config["max_dynamic_patch"]
+    assert settings.max_tiles(config) == 6
+
+
+@pytest.mark.parametrize(
+    ("part", "key"), [("vision_config", "qk_normalization"), ("llm_config", "vocab_size")]
+)
+def test_configurations_with_gaps_are_refused_by_name(part, key):
+    config = published_config(TINY)
+    del config[part][key]
+    with pytest.raises(DataError, match=f"{part} has no {key}"):
+        settings.check(config)

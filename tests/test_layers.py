@@ -64,6 +64,8 @@ LAYERS = {
     "emolib.overview": 5,
     "emolib.strategies": 5,
     "emolib.tables": 5,
+    "emolib.execution": 4,
+    "emolib.plan": 1,
     "emolib.pipeline": 5,
     "emolib.cli": 5,
     "emolib.__main__": 5,

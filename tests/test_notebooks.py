@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from emolib import pipeline
+from emolib import plan
 from emolib.params.profiles import cell_defaults
 from emolib.params.stages import SCHEMAS
 
@@ -77,7 +77,7 @@ def test_parameters_are_never_assigned_again(path):
 def test_every_schema_has_its_notebook_and_its_place():
     names = {p.stem for p in NOTEBOOKS}
     assert names == set(SCHEMAS)
-    assert names <= {stage.name for stage in pipeline.STAGES}
+    assert names <= {stage.name for stage in plan.STAGES}
 
 
 def papermill(root: Path, stage: str, out: Path, *options: str) -> subprocess.CompletedProcess:

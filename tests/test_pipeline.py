@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from emolib import pipeline, runs
+from emolib import pipeline, plan, runs
 from emolib.errors import ParamsError, RunError
 
 START = """
@@ -99,7 +99,7 @@ def go(root: Path, **options: object) -> tuple[dict[str, str], str]:
 def results(root: Path) -> dict[str, dict]:
     return {
         stage.name: runs.read_result(folder)
-        for stage in pipeline.STAGES
+        for stage in plan.STAGES
         if (folder := runs.latest(root / "outputs", "p", stage.name))
     }
 
@@ -226,7 +226,7 @@ def test_two_at_once_do_not_share_a_stage(project):
 
 @pytest.mark.parametrize("text", ["0", "00", "00_data_check"])
 def test_stages_are_named_by_number_or_name(text):
-    assert pipeline._named(text).name == "00_data_check"
+    assert plan.named(text).name == "00_data_check"
 
 
 def test_changed_clips_words_and_weights_make_a_run_out_of_date(project):
@@ -300,3 +300,85 @@ def test_code_that_is_not_python_is_named(project):
     nbformat.write(read, book)
     with pytest.raises(ParamsError, match="parameters cell is not Python"):
         go(project, only="00")
+
+
+def pair(project: Path, first: str, second: str) -> None:
+    """Notebooks 04 and 06 beside 00 to 02, with these cells."""
+    cells = {"04_affectgpt_sft": first, "06_discriminative_model": second}
+    needed = {
+        "04_affectgpt_sft": "model: a\n",
+        "06_discriminative_model": "features: [{kind: words}]\n",
+    }
+    for stage, cell in cells.items():
+        (project / f"params/p/{stage}.yaml").write_text("profile: p\n" + needed[stage])
+        notebook(
+            project / f"notebooks/{stage}.ipynb",
+            'profile: str = "p"\nrun_dir: str = ""',
+            START.format(stage=stage),
+            cell,
+            "run.finish({'threads': __import__('os').environ.get('OMP_NUM_THREADS')})",
+        )
+
+
+# A pipe opens only when both ends are there, so neither can end before the other has begun.
+READS = "print(open('meet').read())"
+WRITES = "print('here', file=open('meet', 'w'))"
+
+
+@pytest.mark.notebook
+def test_jobs_run_at_the_same_time_but_never_before_what_they_read(project, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    os.mkfifo(project / "meet")
+    pair(project, READS, WRITES)
+    states, text = go(project, jobs=3)
+    assert set(states.values()) - {"done"} == {states["03_internvl_lora"]}
+    assert results(project)["02_caption_filtering"]["from"] == sum(i * i for i in range(40))
+    cores = len(os.sched_getaffinity(0))
+    assert results(project)["06_discriminative_model"]["threads"] == str(max(1, cores // 3))
+    order = [line.split()[1] for line in text.splitlines() if "  done in " in line]
+    assert order[0] == "00_data_check"
+    assert order.index("01_data_generation") < order.index("02_caption_filtering")
+    assert list(states) == [stage.name for stage in plan.STAGES], "the method's order"
+    states, _ = go(project, jobs=3)
+    assert "done" not in states.values()
+
+
+@pytest.mark.notebook
+def test_a_failure_lets_the_others_end_and_begins_nothing_more(project):
+    os.mkfifo(project / "meet")
+    pair(project, READS, WRITES + "\nraise ValueError('no class today')")
+    states, text = go(project, start="04", jobs=2)
+    assert states["04_affectgpt_sft"] == "done"
+    assert states["06_discriminative_model"] == "failed"
+    assert "ValueError: no class today" in text
+    assert "07_fusion_analysis" not in states
+
+
+@pytest.mark.notebook
+def test_a_killed_job_is_a_failed_stage_and_goes_on_later(project):
+    (project / "bomb").touch()
+    states, text = go(project, jobs=2)
+    assert states["01_data_generation"] == "failed"
+    assert "01_data_generation  FAILED" in text
+    assert "ended by signal 9" in text
+    states, _ = go(project, jobs=2)
+    assert states["02_caption_filtering"] == "done"
+    computed = [int(line) for line in (project / "calls.log").read_text().split()]
+    assert sorted(computed) == list(range(40)), "a finished ledger row was computed again"
+    assert len(list((project / "outputs/p/01_data_generation").iterdir())) == 1, "same run folder"
+
+
+@pytest.mark.notebook
+def test_a_stage_that_is_taken_stops_the_run_after_the_others(project):
+    pair(project, "1", "1")
+    with (
+        pipeline._alone(project / "outputs", "p", "06_discriminative_model"),
+        pytest.raises(RunError, match="06_discriminative_model: another"),
+    ):
+        go(project, start="04", jobs=2)
+    assert set(results(project)) == {"04_affectgpt_sft"}
+
+
+def test_at_least_one_job(project):
+    with pytest.raises(RunError, match="jobs = 0"):
+        go(project, jobs=0)

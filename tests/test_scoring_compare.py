@@ -3,16 +3,31 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emolib import scoring
+from emolib import scoring, tables
 from emolib.errors import LeakError, ScoreError
 from emolib.fusion import concat
 from emolib.scoring import uncertainty
 from emolib.scoring.cached import CachedGrouping
-from emolib.scoring.grouping import ExactGrouping
+from emolib.scoring.grouping import ExactGrouping, MappingGrouping, TableGrouping
 from emolib.scoring.leak import check_leak
 from emolib.scoring.openset import score_means
 
 EXACT = ExactGrouping()
+
+
+class TwoWheels(TableGrouping):
+    """Two views; each leaves a word out."""
+
+    name = "two wheels"
+
+    def views(self, vocab):
+        return [
+            [None if x == "w0" else f"even {int(x[1:]) % 2}" for x in vocab],
+            [None if x == "w8" else f"third {int(x[1:]) % 3}" for x in vocab],
+        ]
+
+    def known(self, vocab):
+        return [True] * len(vocab)
 
 
 def systems(n=120, seed=0):
@@ -172,3 +187,72 @@ def test_concat_wants_the_same_clips():
         concat([{"c": []}, {"d": []} | {"c": []}])
     with pytest.raises(ScoreError, match="at least one"):
         concat([])
+
+
+LISTS = ("same_length", "any_length", "best_f1")
+
+
+@pytest.mark.parametrize(
+    "grouping",
+    [
+        EXACT,
+        MappingGrouping({"w0": "a", "w1": "a", "w2": "b", "w3": "b"}),
+        TwoWheels(),
+    ],
+)
+def test_against_a_constant_list_is_against_a_system_that_always_says_it(grouping):
+    gold, good, _ = systems()
+    score = scoring.score(gold, good, grouping)
+    best = score.constant_list
+    found = scoring.against_constants(score, resamples=500, seed=3)
+    assert tuple(found) == LISTS
+    for which, labels in zip(
+        LISTS,
+        (best["same_length"]["labels"], best["labels"], best["best_f1"]["labels"]),
+        strict=True,
+    ):
+        always = scoring.score(gold, dict.fromkeys(gold, labels), grouping)
+        same = scoring.compare(score, always, resamples=500, seed=3)
+        assert found[which].to_json() == same.to_json()
+
+
+def test_against_constant_lists_under_groups_made_clip_by_clip():
+    gold, good, _ = systems(40)
+    answers = {
+        name: str([[x] for x in sorted({*labels, *good[name]})]) for name, labels in gold.items()
+    }
+    score = scoring.score(gold, good, CachedGrouping(answers))
+    best = score.constant_list
+    for which, one in scoring.against_constants(score, resamples=100).items():
+        listed = best if which == "any_length" else best[which]
+        for metric in ("accuracy", "recall", "avg", "f1"):
+            assert one.b[metric] == pytest.approx(listed[metric])
+            assert one.difference[metric] == pytest.approx(getattr(score, metric) - listed[metric])
+        assert one.b["labels_per_clip"] == len(listed["labels"])
+
+
+def test_a_system_that_looks_is_above_every_list_and_one_that_does_not_is_not():
+    gold, good, _ = systems(300)
+    for one in scoring.against_constants(scoring.score(gold, good, EXACT)).values():
+        assert one.difference["avg"] > 0 < one.difference["f1"]
+        assert one.p_permutation["avg"] < 0.001 > one.p_permutation["f1"]
+    listed = dict.fromkeys(gold, scoring.score(gold, good, EXACT).constant_list["labels"])
+    score = scoring.score(gold, listed, EXACT)
+    same = scoring.against_constants(score)["any_length"]
+    assert same.difference["avg"] == 0
+    assert same.p_permutation["avg"] == 1
+
+
+def test_the_table_against_constant_lists_says_whom_it_favours():
+    gold, good, bad = systems(60)
+    scores = {name: scoring.score(gold, x, EXACT) for name, x in (("a", good), ("b", bad))}
+    made = tables.constant_table("t", scores, resamples=200)
+    assert [row[0] for row in made["rows"]] == ["a"] * 3 + ["b"] * 3
+    assert "favour them" in made["notes"][0]
+    assert len(made["notes"]) == 1
+    lead = scoring.against_constants(scores["b"], resamples=200)["same_length"]
+    first = dict(zip(made["columns"], made["rows"][3], strict=True))
+    assert first["its labels"] == 1
+    assert first["constant list"] == "best Avg, no longer"
+    assert first["Avg -"] == lead.difference["avg"]
+    assert first["p, F1"] == lead.p_permutation["f1"]

@@ -31,6 +31,24 @@ def test_score_table():
         assert cells == expected, name
 
 
+def test_table_against_constant_lists():
+    record = json.loads((REPO / "outputs/record/official_scores.json").read_text())["scores"]
+    shown = {
+        found[1]: found[2]
+        for found in re.finditer(r"^\| `([^`]+)` \| ([+-]0\.\d{4}, p .*) \|$", TEXT, re.MULTILINE)
+    }
+    assert set(shown) == set(record)
+    for name, cells in shown.items():
+        lists = record[name]["minus_constant_lists"]
+        expected = []
+        for which, metric in (("same_length", "avg"), ("any_length", "avg"), ("best_f1", "f1")):
+            gap = lists[which][metric]
+            p = "< 0.001" if gap["p"] < 0.001 else f"{gap['p']:.3f}"
+            labels = "" if which == "same_length" else f" ({lists[which]['labels']})"
+            expected.append(f"{gap['difference']:+.4f}, p {p}{labels}")
+        assert cells == " | ".join(expected), name
+
+
 def test_agreement_table():
     record = json.loads((REPO / "outputs/record/lexicon_agreement.json").read_text())
     shown = {name: cells for name, cells in rows() if len(cells) == 5}

@@ -178,7 +178,12 @@ def test_compare_prints_and_writes_paired_tests(tmp_path, gold, capsys):
     out = tmp_path / "s.json"
     arguments = ["--gold", str(gold), "--pred", str(gold), "--compare", str(other)]
     assert main([*arguments, "--grouping", "exact", "--json", str(out), "--resamples", "200"]) == 0
-    assert "permutation" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "permutation" in printed
+    assert "minus the best constant list" in printed
+    lists = json.loads(out.read_text())["minus_constant_lists"]
+    assert set(lists) == {"same_length", "any_length", "best_f1"}
+    assert lists["any_length"]["difference"]["avg"] > 0
     found = json.loads(out.read_text())["compare"]
     assert found["difference"]["avg"] == 0.5
     assert found["n"] == 2

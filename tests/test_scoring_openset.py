@@ -394,3 +394,10 @@ def test_best_constant_list_is_what_it_says_and_is_best(pairs, groups):
     for size in range(1, 3):
         trial = numbers([(gold, vocabulary[:size]) for gold, _ in pairs], grouping)
         assert trial.avg <= best["avg"] + 1e-12
+    for_f1 = best["best_f1"]
+    replay = numbers([(gold, for_f1["labels"]) for gold, _ in pairs], grouping)
+    assert replay.f1 == pytest.approx(for_f1["f1"])
+    rivals = [best["labels"], best["same_length"]["labels"], *([x] for x in vocabulary)]
+    for labels in rivals:
+        trial = numbers([(gold, labels) for gold, _ in pairs], grouping)
+        assert trial.f1 <= for_f1["f1"] + 1e-9

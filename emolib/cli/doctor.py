@@ -15,7 +15,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from emolib import cluster, nano, pipeline
+from emolib import cluster, nano, pipeline, plan
 from emolib.errors import EmolibError
 from emolib.params import profiles
 from emolib.params.baselines import Recipe
@@ -108,7 +108,7 @@ def _packages(todo: list[str]) -> list[list[str]]:
 
 def _stages(root: Path, profile: str, todo: list[str]) -> list[list[str]]:
     rows = []
-    for stage in pipeline.STAGES:
+    for stage in plan.STAGES:
         if absent := pipeline.why_absent(root, profile, stage):
             rows.append([stage.name, absent])
             continue

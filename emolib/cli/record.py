@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from emolib.errors import RunError
 from emolib.files import write_json
 from emolib.params import profiles
 from emolib.params.loading import project_root
-from emolib.pipeline import STAGES, short
+from emolib.pipeline import short
+from emolib.plan import STAGES
 
 
 def add_parser(commands: Any) -> None:
@@ -24,6 +26,13 @@ def add_parser(commands: Any) -> None:
         "changed files: such numbers could not be made again.",
     )
     parser.add_argument("profile", help="folder under params/, e.g. demo")
+    parser.add_argument(
+        "--command",
+        dest="made_by",
+        default="",
+        metavar="TEXT",
+        help="the command that made the runs, where it was another than `emolib run PROFILE`",
+    )
     parser.set_defaults(handler=run)
 
 
@@ -42,7 +51,14 @@ def run(args: argparse.Namespace) -> int:
     if len(revisions) > 1:
         raise RunError(f"the stages were run at {len(revisions)} revisions; run all at one first")
     path = root / "outputs" / "record" / f"{args.profile}.json"
-    write_json(path, {"command": f"python -m emolib run {args.profile}", "stages": stages})
+    begun = [datetime.fromisoformat(entry["started"]) for entry in stages.values()]
+    ended = [datetime.fromisoformat(entry["finished"]) for entry in stages.values()]
+    whole = {
+        "command": args.made_by or f"python -m emolib run {args.profile}",
+        "seconds_from_first_start_to_last_end": (max(ended) - min(begun)).total_seconds(),
+        "stages": stages,
+    }
+    write_json(path, whole)
     print(f"{len(stages)} stages -> {short(root, path)}")
     return 0
 
@@ -54,6 +70,7 @@ def _record(folder: Path) -> dict[str, Any]:
         raise RunError(f"{folder}: run from changed files; commit, run again, then record")
     return {
         "revision": git["revision"],
+        "started": manifest["started"],
         "finished": manifest["finished"],
         "seconds": manifest["seconds"],
         "peak_memory_mb": manifest["peak_memory_mb"],

@@ -11,7 +11,8 @@ from emolib.errors import RunError
 from emolib.overview import overview
 from emolib.params import profiles
 from emolib.params.loading import project_root
-from emolib.pipeline import STAGES, short
+from emolib.pipeline import short
+from emolib.plan import STAGES
 
 
 def add_parser(commands: Any) -> None:

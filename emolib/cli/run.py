@@ -36,6 +36,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--fresh", action="store_true", help="redo the chosen stages, asking the models again"
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run N stages at the same time where they do not read each other (default 1); "
+        "memory adds up, and every stage sees all GPUs",
+    )
     parser.set_defaults(handler=run)
 
 
@@ -43,7 +51,12 @@ def run(args: argparse.Namespace) -> int:
     """Run the notebooks, then print the tables and the report's path."""
     root = project_root()
     outcomes = pipeline.run_profile(
-        root, args.profile, start=args.start, only=args.only, fresh=args.fresh
+        root,
+        args.profile,
+        start=args.start,
+        only=args.only,
+        fresh=args.fresh,
+        jobs=args.jobs,
     )
     failed = [o for o in outcomes if o.state == "failed"]
     folders = [o.folder for o in outcomes if o.folder is not None and o.state != "failed"]

@@ -13,7 +13,15 @@ from typing import Any
 from emolib.errors import EmolibError, ScoreError
 from emolib.files import write_atomic, write_json
 from emolib.labels import Mode
-from emolib.scoring import Comparison, Grouping, Score, compare, open_grouping, score
+from emolib.scoring import (
+    Comparison,
+    Grouping,
+    Score,
+    against_constants,
+    compare,
+    open_grouping,
+    score,
+)
 from emolib.scoring.files import LabelFile, read_labels, read_names
 from emolib.scoring.grouping import NAMES
 from emolib.scoring.leak import LeakReport, check_leak
@@ -123,6 +131,10 @@ def run(args: argparse.Namespace) -> int:
         ]
     result = scores[0].to_json()
     print(describe(scores[0], preds[0], leak))
+    if args.resamples:
+        constants = against_constants(scores[0], resamples=args.resamples, seed=args.seed)
+        print(describe_constants(constants))
+        result["minus_constant_lists"] = {n: found.to_json() for n, found in constants.items()}
     if args.train:
         result["leak"] = {name: len(found) for name, found in leak.overlaps.items()}
     if args.compare is not None:
@@ -201,6 +213,26 @@ def describe(result: Score, pred: LabelFile, leak: LeakReport) -> str:
         f"  LEAK: {len(found)} of {leak.n} clips are in the training list {name}"
         for name, found in leak.overlaps.items()
     ]
+    return "\n".join(lines)
+
+
+def describe_constants(found: Mapping[str, Comparison]) -> str:
+    """The paired tests against the best constant lists as text."""
+    names = {
+        "same_length": "best Avg, no longer than these lists",
+        "any_length": "best Avg",
+        "best_f1": "best F1",
+    }
+    lines = ["  minus the best constant list, which is chosen knowing the gold of these clips:"]
+    for which, one in found.items():
+        gaps = [
+            f"{title} {one.difference[m]:+.4f} [{one.ci95[m][0]:+.4f}, {one.ci95[m][1]:+.4f}] "
+            f"p {one.p_permutation[m]:.4f}"
+            for m, title in (("avg", "Avg"), ("f1", "F1"))
+        ]
+        lines.append(
+            f"    {names[which]} ({one.b['labels_per_clip']:.0f} labels): {'; '.join(gaps)}"
+        )
     return "\n".join(lines)
 
 

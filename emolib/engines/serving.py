@@ -16,7 +16,7 @@ import httpx
 from emolib import processes
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.launch import tail
-from emolib.engines.swift_setup import ModelFolder, environment, find_model
+from emolib.engines.swift_setup import ModelFolder, find_model, worker_environment
 from emolib.errors import EngineError
 from emolib.params.schemas import ModelParams
 
@@ -73,7 +73,7 @@ def serve(
     with log.open("wb") as output:
         server = subprocess.Popen(
             command,
-            env=_environment(model),
+            env=worker_environment(model),
             cwd=log.parent,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -128,19 +128,6 @@ def build_command(
         if value is not None:
             command += [f"--{option}", str(value)]
     return command + (["--adapters", *map(str, adapters)] if adapters else [])
-
-
-def _environment(model: ModelParams) -> dict[str, str]:
-    """This process's environment, offline, with the device and emolib on the path."""
-    ours = environment(allow_download=model.allow_download)
-    ours |= {"PYTHONUNBUFFERED": "1"}
-    if model.device == "cpu":
-        ours["CUDA_VISIBLE_DEVICES"] = ""
-    elif ":" in model.device:
-        ours["CUDA_VISIBLE_DEVICES"] = model.device.split(":", 1)[1]
-    here = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p)
-    return os.environ | ours | {"PYTHONPATH": path}
 
 
 def _free_port() -> int:

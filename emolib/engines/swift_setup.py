@@ -20,6 +20,7 @@ from typing import Any
 from emolib import nano
 from emolib.errors import EngineError, MissingDependencyError, MissingModelError
 from emolib.params.schemas import ModelParams
+from emolib.processes import search_path
 
 TINY = "tiny:"
 _OFFLINE_BY_USER = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
@@ -74,6 +75,21 @@ def environment(*, allow_download: bool = False) -> dict[str, str]:
         "SWIFT_AUDIO_LOAD_BACKEND": "soundfile_pyav",
         "ENABLE_AUDIO_OUTPUT": "False",  # Qwen-Omni's voice: never heard here, only memory
     }
+
+
+def worker_environment(model: ModelParams, **ours: str) -> dict[str, str]:
+    """Give a worker this process's environment: :func:`environment`, its device, emolib found.
+
+    Args:
+        model: Says whether downloads are allowed and which GPU is seen.
+        **ours: Further variables, which come before the others.
+    """
+    made = environment(allow_download=model.allow_download) | {"PYTHONUNBUFFERED": "1"}
+    if model.device == "cpu":
+        made["CUDA_VISIBLE_DEVICES"] = ""
+    elif ":" in model.device:
+        made["CUDA_VISIBLE_DEVICES"] = model.device.split(":", 1)[1]
+    return os.environ | made | ours | {"PYTHONPATH": search_path()}
 
 
 def import_swift(*, allow_download: bool = False) -> None:

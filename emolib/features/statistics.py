@@ -27,6 +27,7 @@ class VoiceStatistics:
     name = "voice"
     modality: Modality = "audio"
     batch_size = 1
+    threaded = True
 
     def __init__(self, level: Level = "utterance") -> None:
         self.level = level
@@ -73,7 +74,7 @@ class PictureStatistics:
             "frames": frames,
             "face": self.face.model_dump(mode="json"),
         }
-        self._detector: Any = None
+        self.threaded = self.face.detector == "haar"  # a network would be held once a thread
         self.faces: dict[str, Any] = {}
 
     def content(self, clip: Clip) -> dict[str, Any]:
@@ -82,16 +83,9 @@ class PictureStatistics:
 
     def load(self, clip: Clip) -> tuple[Any, Any]:
         """The frames and their face crops."""
-        images, crops = read_faces(clip, self.frames, self.face, self._open())
+        images, crops = read_faces(clip, self.frames, self.face)
         self.faces[clip.name] = _face_record(crops)
         return images, crops
-
-    def _open(self) -> Any:
-        if self._detector is None:
-            from emolib.media.faces import open_detector
-
-            self._detector = open_detector(self.face)
-        return self._detector
 
     def extract(self, items: Sequence[tuple[Any, Any]]) -> list[np.ndarray]:
         """One array a clip."""
@@ -107,13 +101,13 @@ def _face_record(crops: Any) -> dict[str, object]:
     return face_record(crops)
 
 
-def read_faces(clip: Clip, frames: int, face: FaceParams, detector: Any) -> tuple[Any, Any]:
-    """Evenly spaced frames of a clip and the face crop of each."""
+def read_faces(clip: Clip, frames: int, face: FaceParams) -> tuple[Any, Any]:
+    """Evenly spaced frames of a clip and the face crop of each, by the thread's own detector."""
     from emolib.media.faces import crop_faces
     from emolib.media.video import sample_frames
 
     images = sample_frames(clip.video, frames, rule="uniform").images
-    return images, crop_faces(images, face, detector)
+    return images, crop_faces(images, face)
 
 
 class WordStatistics:

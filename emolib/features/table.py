@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +19,7 @@ from emolib.datasets.clip import Clip
 from emolib.errors import DataError, MediaError
 from emolib.features.cache import FeatureCache
 from emolib.params.cluster import ClusterParams
+from emolib.processes import cores
 from emolib.progress import Progress
 
 Modality = Literal["audio", "visual", "text"]
@@ -34,7 +37,9 @@ class Extractor(Protocol):
         batch_size: Clips computed together.
 
     One that cuts faces out may have ``faces``: clip name -> what
-    :func:`emolib.media.faces.face_record` says of it, put there by :meth:`load`.
+    :func:`emolib.media.faces.face_record` says of it, put there by :meth:`load`. One whose work
+    is done by libraries that let go of Python's lock may have ``threaded = True``: its clips are
+    then computed side by side, on as many threads as there are cores.
     """
 
     name: str
@@ -149,7 +154,9 @@ def feature_table(
                     continue
                 found[number] = stored
             progress.advance()
-        opener = partial(_computer, extractor)
+        alone = cluster is None or cluster.engine == "none"
+        threads = cores() if alone and getattr(extractor, "threaded", False) else 1
+        opener = partial(_computer, extractor, threads)
         block = extractor.batch_size if extractor.batch_size > 1 else 0
         for number, key, value, record in spread(todo, opener, cluster, block=block, gpus=gpus):
             if isinstance(value, str):
@@ -184,27 +191,54 @@ def _noted(errors: dict[str, str], clip: Clip) -> Iterator[None]:
         errors[clip.name] = f"{clip.video}: cannot be read: {error.strerror or error}"
 
 
-def _computer(extractor: Extractor) -> Work:
-    return partial(_compute, extractor)
+def _computer(extractor: Extractor, threads: int) -> Work:
+    return partial(_compute, extractor, threads)
+
+
+Computed = tuple[int, str, np.ndarray | str, dict[str, Any] | None]
 
 
 def _compute(
-    extractor: Extractor, clips: Iterable[tuple[int, str, Clip]]
-) -> Iterator[tuple[int, str, np.ndarray | str, dict[str, Any] | None]]:
+    extractor: Extractor, threads: int, clips: Iterable[tuple[int, str, Clip]]
+) -> Iterator[Computed]:
     """Number, key, features or why there are none, and the record of faces, of each clip."""
     source = iter(clips)
+    batches = iter(lambda: list(itertools.islice(source, extractor.batch_size)), [])
+    if threads < 2:
+        for batch in batches:
+            yield from _batch(extractor, batch)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        # Few at a time: what was read is held until its turn has come.
+        under_way = deque(pool.submit(_batch, extractor, b) for b in _first(batches, 2 * threads))
+        while under_way:
+            done = under_way.popleft().result()
+            under_way.extend(pool.submit(_batch, extractor, b) for b in _first(batches, 1))
+            yield from done
+
+
+def _first(source: Iterator[Any], n: int) -> list[Any]:
+    return list(itertools.islice(source, n))
+
+
+def _batch(extractor: Extractor, batch: list[tuple[int, str, Clip]]) -> list[Computed]:
     records = getattr(extractor, "faces", {})
-    while batch := list(itertools.islice(source, extractor.batch_size)):
-        loaded: dict[int, Any] = {}
-        errors: dict[str, str] = {}
-        for number, _, clip in batch:
-            with _noted(errors, clip):
-                loaded[number] = extractor.load(clip)
-        arrays = extractor.extract(list(loaded.values())) if loaded else []
-        values = dict(zip(loaded, arrays, strict=True))
-        for number, key, clip in batch:
-            record = records.pop(clip.name, None)
-            yield number, key, values[number] if number in values else errors[clip.name], record
+    loaded: dict[int, Any] = {}
+    errors: dict[str, str] = {}
+    for number, _, clip in batch:
+        with _noted(errors, clip):
+            loaded[number] = extractor.load(clip)
+    arrays = extractor.extract(list(loaded.values())) if loaded else []
+    values = dict(zip(loaded, arrays, strict=True))
+    return [
+        (
+            number,
+            key,
+            values[number] if number in values else errors[clip.name],
+            records.pop(clip.name, None),
+        )
+        for number, key, clip in batch
+    ]
 
 
 def _stored(cache: FeatureCache, key: str) -> np.ndarray | None:

@@ -26,6 +26,7 @@ from typing import IO, Any, TypeVar
 
 from emolib.errors import DecoderError, MediaError, NoAudioError, RunError
 from emolib.media import wire
+from emolib.processes import search_path
 from emolib.quarantine import VARIABLE, Fault, Quarantine, Settings, meet, settings
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**environment, "PYTHONPATH": os.pathsep.join(_search_path())},
+            env={**environment, "PYTHONPATH": search_path()},
             start_new_session=True,  # an interrupt from the keyboard is the parent's
         )
         assert self._process.stdin is not None
@@ -283,14 +284,6 @@ def spread(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _search_path() -> list[str]:
-    """Where this process finds emolib, for a worker that starts elsewhere."""
-    own = Path(__file__).resolve().parents[2]
-    given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    # Installed packages are found anyway, and must not come before the standard library.
-    return given if own.name.endswith("-packages") else [str(own), *given]
 
 
 def _widen(pipe: int) -> None:

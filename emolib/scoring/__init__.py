@@ -8,7 +8,7 @@
 (1.0, 0.5, 0.75)
 """
 
-from emolib.scoring.compare import Comparison, compare
+from emolib.scoring.compare import Comparison, against_constants, compare
 from emolib.scoring.evaluate import score, score_texts
 from emolib.scoring.grouping import Grouping, open_grouping
 from emolib.scoring.many import score_systems
@@ -18,6 +18,7 @@ __all__ = [
     "Comparison",
     "Grouping",
     "Score",
+    "against_constants",
     "compare",
     "open_grouping",
     "score",

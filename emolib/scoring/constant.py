@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from math import ceil, fsum
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from math import ceil
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from emolib.scoring.encode import distinct
+from emolib.scoring.openset import ClipCounts, columns_of, exact_means, score_means
 
 if TYPE_CHECKING:
     from emolib.scoring.result import ScoreData
+
+Goal = Literal["avg", "f1"]
 
 _LONGEST = 2_000  # labels in a list; real vocabularies are far smaller
 _CANDIDATES = 256  # per-clip groupings only: most frequent gold labels tried
@@ -27,14 +31,66 @@ def best_constant(data: ScoreData) -> dict[str, Any]:
     value is a lower bound there.
 
     Returns:
-        ``{"labels": [...], "accuracy", "recall", "avg", "f1", "same_length": {...}}``; the last
-        has the same keys for the best list no longer than the system's own mean list.
+        ``{"labels": [...], "accuracy", "recall", "avg", "f1", "same_length": {...}, "best_f1":
+        {...}}``; the last two have the same keys for the best list no longer than the system's
+        own mean list (rounded up), and for the list with the highest F1, greedily built.
     """
-    build = _greedy_per_clip
-    if data.shared:
-        build = _exact if len(data.counts) == 1 else _greedy_shared
+    greedy = _greedy_shared if data.shared else _greedy_per_clip
+    build = _exact if data.shared and len(data.counts) == 1 else greedy
     budget = max(1, ceil(data.columns[:, -1].mean()))
-    return build(data, _LONGEST) | {"same_length": build(data, budget)}
+    best, short = build(data, _LONGEST), build(data, budget)
+    for_f1 = greedy(data, _LONGEST, "f1")
+    best_f1 = max(for_f1, short, best, key=lambda found: float(found["f1"]))
+    return best | {"same_length": short, "best_f1": dict(best_f1)}
+
+
+def constant_columns(data: ScoreData, labels: Sequence[str]) -> np.ndarray:
+    """What one list, given for every clip, scores clip by clip.
+
+    Args:
+        data: Clips and their groups.
+        labels: Labels of the vocabulary, each once; those no gold list has can only miss under
+            per-clip groups and are left out under shared ones.
+
+    Returns:
+        float64 [clips, 3 * views + 1], as :attr:`emolib.scoring.result.Score.columns`. Cost: one
+        sort of the gold labels a view; per-clip groups: clips times labels.
+    """
+    index = {label: code for code, label in enumerate(data.vocab)}
+    codes = np.array([index[label] for label in labels], np.int64)
+    counts = _shared_counts(data, codes) if data.shared else [_per_clip_counts(data, codes)]
+    return np.column_stack([columns_of(counts), np.full(len(data.clips), float(len(codes)))])
+
+
+def _shared_counts(data: ScoreData, codes: np.ndarray) -> list[ClipCounts]:
+    found = []
+    for number, view in enumerate(data.grouped.views):
+        size = max(len(view.names), 1)
+        group_of = np.full(len(data.vocab), -1)
+        group_of[data.gold.codes] = view.gold
+        chosen = np.zeros(size, bool)
+        chosen[group_of[codes][group_of[codes] >= 0]] = True
+        keys = distinct(data.gold.rows, view.gold, size)
+        hit = keys[chosen[keys % size]] // size
+        n = len(data.clips)
+        pred = np.full(n, chosen.sum())
+        found.append(ClipCounts(data.counts[number].gold, pred, np.bincount(hit, minlength=n)))
+    return found
+
+
+def _per_clip_counts(data: ScoreData, codes: np.ndarray) -> ClipCounts:
+    column = np.full(len(data.vocab), -1)
+    column[codes] = np.arange(len(codes))
+    pred, hits = [], []
+    for start in range(0, len(data.clips), _CLIPS):
+        part = np.arange(start, min(start + _CLIPS, len(data.clips)))
+        groups, hit = _constant_groups(data, column, part)
+        new = np.ones(groups.shape, bool)
+        for k in range(1, groups.shape[1]):
+            new[:, k] = (groups[:, :k] != groups[:, k : k + 1]).all(axis=1)
+        pred.append(new.sum(axis=1))
+        hits.append((new & hit).sum(axis=1))
+    return ClipCounts(data.counts[0].gold, np.concatenate(pred), np.concatenate(hits))
 
 
 def _result(data: ScoreData, labels: list[int], scores: np.ndarray) -> dict[str, Any]:
@@ -98,7 +154,7 @@ def _gold_codes(data: ScoreData) -> list[int]:
     return sorted(codes, key=lambda code: (-counts[code], data.vocab[code]))
 
 
-def _greedy_shared(data: ScoreData, longest: int) -> dict[str, Any]:
+def _greedy_shared(data: ScoreData, longest: int, goal: Goal = "avg") -> dict[str, Any]:
     codes = np.array(_gold_codes(data))
     freq, weight, groups = [], [], []
     for number, view in enumerate(data.grouped.views):
@@ -116,13 +172,13 @@ def _greedy_shared(data: ScoreData, longest: int) -> dict[str, Any]:
     while len(chosen) < min(longest, len(codes)):
         p = (hits[0] + gain[0] * new) / np.maximum(size + new, 1)
         r = hits[1] + gain[1] * new
-        value = np.round((p + r).mean(axis=0) / 2, 12)
+        f1 = 2 * p * r / np.maximum(p + r, 1e-300)
+        value = np.round((f1 if goal == "f1" else (p + r) / 2).mean(axis=0), 12)
         value[chosen] = -1
         top = int(np.argmax(value))
-        if value[top] <= best[2] + 1e-12:
+        if value[top] <= best[3 if goal == "f1" else 2] + 1e-12:
             break
-        p, r = p[:, top], r[:, top]
-        f1 = 2 * p * r / np.maximum(p + r, 1e-300)
+        p, r, f1 = p[:, top], r[:, top], f1[:, top]
         best = np.array([p.mean(), r.mean(), (p + r).mean() / 2, f1.mean()])
         size = size + new[:, top : top + 1]
         hits = hits + (gain * new)[:, :, top : top + 1]
@@ -131,28 +187,17 @@ def _greedy_shared(data: ScoreData, longest: int) -> dict[str, Any]:
     return _result(data, [int(codes[c]) for c in chosen] or [int(codes[0])], best)
 
 
-def _greedy_per_clip(data: ScoreData, longest: int) -> dict[str, Any]:
+def _greedy_per_clip(data: ScoreData, longest: int, goal: Goal = "avg") -> dict[str, Any]:
     codes = _gold_codes(data)[:_CANDIDATES]
     column = np.full(len(data.vocab), -1)
     column[codes] = np.arange(len(codes))
     order = sorted(range(len(data.clips)), key=data.clips.__getitem__)
     rows = np.sort(np.random.default_rng(0).permutation(order)[:_CLIPS])
-    chosen = _choose(_constant_groups(data, column, rows), rows, data, min(longest, len(codes)))
+    found = _constant_groups(data, column, rows)
+    chosen = _choose(found, data.counts[0].gold[rows], min(longest, len(codes)), goal)
     picked = [codes[c] for c in chosen] or codes[:1]
-    column[:] = -1
-    column[picked] = np.arange(len(picked))
-    sums: list[tuple[float, float]] = []
-    for start in range(0, len(data.clips), _CLIPS):
-        part = np.arange(start, min(start + _CLIPS, len(data.clips)))
-        groups, hit = _constant_groups(data, column, part)
-        new = np.ones(groups.shape, bool)
-        for k in range(1, groups.shape[1]):
-            new[:, k] = (groups[:, :k] != groups[:, k : k + 1]).all(axis=1)
-        hits = (new & hit).sum(axis=1)
-        accuracy, recall = hits / new.sum(axis=1), hits / data.counts[0].gold[part]
-        sums.append((fsum(accuracy.tolist()), fsum(recall.tolist())))
-    p, r = np.array([fsum(side) for side in zip(*sums, strict=True)]) / len(data.clips)
-    return _result(data, picked, np.array([p, r, (p + r) / 2, 2 * p * r / max(p + r, 1e-300)]))
+    columns = constant_columns(data, [data.vocab[code] for code in picked])
+    return _result(data, picked, score_means(exact_means(columns)))
 
 
 def _constant_groups(
@@ -184,11 +229,10 @@ def _constant_groups(
 
 
 def _choose(
-    groups_hit: tuple[np.ndarray, np.ndarray], rows: np.ndarray, data: ScoreData, longest: int
+    groups_hit: tuple[np.ndarray, np.ndarray], gold: np.ndarray, longest: int, goal: Goal
 ) -> list[int]:
     groups, hit = groups_hit
-    gold = data.counts[0].gold[rows]
-    size, hits = np.zeros(len(rows)), np.zeros(len(rows))
+    size, hits = np.zeros(len(gold)), np.zeros(len(gold))
     covered = np.zeros(groups.shape, bool)  # candidate's group is already in the list
     chosen: list[int] = []
     best = 0.0
@@ -196,7 +240,9 @@ def _choose(
         new = ~covered
         total = size[:, None] + new
         with_hits = hits[:, None] + (new & hit)
-        value = (with_hits / np.maximum(total, 1) + with_hits / gold[:, None]).mean(axis=0) / 2
+        p = (with_hits / np.maximum(total, 1)).mean(axis=0)
+        r = (with_hits / gold[:, None]).mean(axis=0)
+        value = 2 * p * r / np.maximum(p + r, 1e-300) if goal == "f1" else (p + r) / 2
         value[chosen] = -1
         top = int(np.argmax(np.round(value, 12)))
         if value[top] <= best + 1e-12:

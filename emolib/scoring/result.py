@@ -97,7 +97,8 @@ class Score:
         """The one list that, given for every clip, has the highest Avg on these clips.
 
         Chosen with knowledge of the gold labels and without any model: a system that does not
-        clearly beat it has shown nothing. Keys: labels, accuracy, recall, avg, f1.
+        clearly beat it has shown nothing. Keys: labels, accuracy, recall, avg, f1; same_length,
+        best_f1: see :func:`emolib.scoring.constant.best_constant`.
         """
         return constant.best_constant(self.data)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from emolib import processes
-from emolib.engines.swift_setup import ModelFolder, environment
+from emolib.engines.swift_setup import ModelFolder, worker_environment
 from emolib.errors import TrainingError
 from emolib.params.schemas import ModelParams
 from emolib.params.training import LoraParams
@@ -116,15 +116,7 @@ def _text(value: object) -> str:
 
 def build_environment(model: ModelParams, out: Path) -> dict[str, str]:
     """Give the worker this process's environment, offline and able to import emolib."""
-    ours = environment(allow_download=model.allow_download)
-    ours |= {"LOG_LEVEL": "INFO", "HF_DATASETS_CACHE": str(out / "cache"), "PYTHONUNBUFFERED": "1"}
-    if model.device == "cpu":
-        ours["CUDA_VISIBLE_DEVICES"] = ""
-    elif ":" in model.device:
-        ours["CUDA_VISIBLE_DEVICES"] = model.device.split(":", 1)[1]
-    here = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH", "")) if p)
-    return os.environ | ours | {"PYTHONPATH": path}
+    return worker_environment(model, LOG_LEVEL="INFO", HF_DATASETS_CACHE=str(out / "cache"))
 
 
 def run_worker(

@@ -6,7 +6,6 @@ leak guard stands in it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from emolib.models.discriminative.fitting import Fitted, draw_space, fit_network
 from emolib.models.discriminative.folds import inner_split, make_folds
 from emolib.models.discriminative.linear import fit_linear
 from emolib.params.discriminative import ClassifierParams, ProtocolParams
+from emolib.processes import cores
 from emolib.progress import Progress
 
 
@@ -245,13 +245,12 @@ def _side_by_side(
 
     One training on several cores is slower: its steps are too small to be divided.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if params.kind == "linear":
-        cores = 1  # holds the interpreter's lock, nothing to gain
+    # "linear" holds the interpreter's lock, nothing to gain.
+    threads = 1 if params.kind == "linear" else min(len(jobs), cores())
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(max_workers=min(len(jobs), cores or 1)) as pool:
+        with ThreadPoolExecutor(max_workers=threads) as pool:
             yield from pool.map(lambda job: job(), jobs)
     finally:
         torch.set_num_threads(before)

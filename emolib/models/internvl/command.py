@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"[{done}/{total}] {shard}", flush=True)
 
     done = convert(args.source, args.out, args.chat, tell)
+    if done.resumed:
+        print(f"{done.resumed} shards were there, whole, from an earlier run: not written again")
     print(
         f"{done.tensors} tensors filled {done.targets} of {done.targets} native ones, "
         f"{len(done.ignored)} ignored. Report: {done.folder / REPORT}\n"

@@ -8,15 +8,27 @@ from typing import Any
 from emolib.errors import DataError
 from emolib.models.internvl.mapping import Heads
 
-# What the native class does not have, or what would change the model silently.
-_NEEDED: dict[str, tuple[object, ...]] = {
-    "model_type": ("internvl_chat",),
-    "select_layer": (-1,),
-    "ps_version": ("v2",),
-    "pad2square": (False,),
-    "use_backbone_lora": (0,),
-    "use_llm_lora": (0,),
+# What the native class does not have, or what would change the model silently: key -> the only
+# value that converts, the published code's value where the key is missing (InternVL 2410d1d,
+# configuration_internvl_chat.py).
+_NEEDED: dict[str, tuple[object, object]] = {
+    "model_type": ("internvl_chat", None),
+    "select_layer": (-1, -1),
+    "ps_version": ("v2", "v1"),
+    "pad2square": (False, False),
+    "use_backbone_lora": (0, 0),
+    "use_llm_lora": (0, 0),
 }
+_NO_DEFAULT = {
+    "vision_config": (
+        "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+        "image_size", "patch_size", "layer_norm_eps", "qkv_bias", "qk_normalization",
+    ),
+    "llm_config": (
+        "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+        "vocab_size", "max_position_embeddings", "rms_norm_eps",
+    ),
+}  # fmt: skip
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -27,12 +39,13 @@ def check(config: Mapping[str, Any]) -> None:
     Raises:
         DataError: names the key, its value and what would be accepted.
     """
-    for key, accepted in _NEEDED.items():
-        if config.get(key, accepted[0]) not in accepted:
-            raise DataError(f"config.json: {key} = {config[key]!r}; only {accepted[0]!r} converts")
-    for key in ("vision_config", "llm_config"):
-        if not isinstance(config.get(key), dict):
-            raise DataError(f"config.json has no {key}: not an InternVL-Chat folder")
+    for key, (accepted, unsaid) in _NEEDED.items():
+        if (value := config.get(key, unsaid)) != accepted:
+            said = "" if key in config else " (not given)"
+            raise DataError(f"config.json: {key} = {value!r}{said}; only {accepted!r} converts")
+    for part in _NO_DEFAULT:
+        if not isinstance(config.get(part), dict):
+            raise DataError(f"config.json has no {part}: not an InternVL-Chat folder")
     llm = config["llm_config"]
     name = (llm.get("architectures") or ["unknown"])[0]
     if name != "InternLM2ForCausalLM":
@@ -40,6 +53,9 @@ def check(config: Mapping[str, Any]) -> None:
             f"config.json: the language model is {name}; only InternLM2ForCausalLM converts "
             "(for Qwen2 and Llama models take the published -hf folders)"
         )
+    for part, keys in _NO_DEFAULT.items():
+        if missing := [key for key in keys if key not in config[part]]:
+            raise DataError(f"config.json: {part} has no {', '.join(missing)}")
     if "quantization_config" in config or "quantization_config" in llm:
         raise DataError("config.json: the checkpoint is quantised; convert the full-precision one")
     if llm.get("tie_word_embeddings"):
@@ -47,7 +63,7 @@ def check(config: Mapping[str, Any]) -> None:
     vision = config["vision_config"]
     if vision["qk_normalization"] and vision["layer_norm_eps"] != 1e-6:
         raise DataError("config.json: the native q/k norm has eps 1e-6, this checkpoint another")
-    if not config.get("use_thumbnail", True) and max_tiles(config) > 1:
+    if not config.get("use_thumbnail", False) and max_tiles(config) > 1:
         raise DataError("config.json: use_thumbnail = false; the native processor always adds one")
 
 
@@ -71,7 +87,7 @@ def tokens_per_tile(config: Mapping[str, Any]) -> int:
 
 def max_tiles(config: Mapping[str, Any]) -> int:
     """Most tiles an image is cut into, the thumbnail not counted; 1 = never cut."""
-    return int(config.get("max_dynamic_patch", 12)) if config.get("dynamic_image_size") else 1
+    return int(config.get("max_dynamic_patch", 6)) if config.get("dynamic_image_size") else 1
 
 
 def native(config: Mapping[str, Any], image_token_id: int) -> dict[str, Any]:

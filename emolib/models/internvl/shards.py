@@ -9,6 +9,7 @@ tensors of a file at once and its reader maps the file, which counts as memory; 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,8 +22,12 @@ from emolib.files import read_json
 if TYPE_CHECKING:
     import torch
 
+FLOATS = ("bfloat16", "float16", "float32", "float64")
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+_DTYPES |= {"I64": "int64", "I32": "int32", "U8": "uint8", "BOOL": "bool"}  # buffers, left out
 _NAMES = {value: key for key, value in _DTYPES.items()}
+_WIDTHS = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
+_WIDTHS |= {"int64": 8, "int32": 4, "uint8": 1, "bool": 1}
 _MAX_HEADER = 100_000_000  # the limit of the safetensors library
 
 
@@ -36,11 +41,24 @@ class Entry:
     end: int
 
 
+def _entries(header: dict[str, Any]) -> dict[str, Entry]:
+    """What a file's JSON header announces, in any order."""
+    found = {}
+    for name, row in header.items():
+        if name != "__metadata__":
+            shape, (begin, end) = [int(side) for side in row["shape"]], row["data_offsets"]
+            if min(shape, default=0) < 0:
+                raise ValueError(f"{name} has the shape {shape}")
+            dtype = str(row["dtype"])
+            found[name] = Entry(_DTYPES.get(dtype, dtype), tuple(shape), int(begin), int(end))
+    return found
+
+
 class SafeFile:
     """A ``.safetensors`` file: its header in memory, its tensors read on demand.
 
     Raises:
-        DataError: not a complete safetensors file, or a dtype that is no model weight.
+        DataError: not a complete safetensors file, or a dtype not known here.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,24 +68,20 @@ class SafeFile:
             if not 2 <= size <= _MAX_HEADER:
                 raise DataError(f"{path}: not a safetensors file")
             try:
-                header = json.loads(file.read(size))
-            except ValueError as error:
+                rows = _entries(json.loads(file.read(size)))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise DataError(f"{path}: not a safetensors file: {error}") from None
-        header.pop("__metadata__", None)
         self._start = 8 + size
-        rows = {
-            name: Entry(
-                _DTYPES.get(row["dtype"], row["dtype"]), tuple(row["shape"]), *row["data_offsets"]
-            )
-            for name, row in header.items()
-        }
-        self.entries = dict(sorted(rows.items(), key=lambda item: item[1].begin))
+        # By end as well: an empty tensor begins where its neighbour does.
+        self.entries = dict(sorted(rows.items(), key=lambda item: (item[1].begin, item[1].end)))
         data, at = path.stat().st_size - self._start, 0
         for name, entry in self.entries.items():
             if entry.dtype not in _NAMES:
-                raise DataError(f"{path}: {name} is {entry.dtype}; only float weights convert")
+                raise DataError(f"{path}: {name} is {entry.dtype}, no weight's type")
             if entry.begin != at or entry.end < at:
                 raise DataError(f"{path}: {name} does not lie where its neighbour ends")
+            if entry.end - at != _WIDTHS[entry.dtype] * math.prod(entry.shape):
+                raise DataError(f"{path}: {name} has other bytes than its shape {entry.shape}")
             at = entry.end
         if at != data:
             raise DataError(f"{path}: {data} bytes of tensors, header says {at}: cut or corrupt")
@@ -102,6 +116,10 @@ class BinFile:
             self._state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:
             raise DataError(f"{path}: cannot be loaded as plain weights: {error}") from error
+        if not isinstance(self._state, dict) or not all(
+            isinstance(t, torch.Tensor) for t in self._state.values()
+        ):
+            raise DataError(f"{path}: not a plain table of tensors")
         self.entries = {
             name: Entry(str(t.dtype).removeprefix("torch."), tuple(t.shape), 0, t.nbytes)
             for name, t in self._state.items()
@@ -136,8 +154,11 @@ def list_shards(folder: Path) -> dict[str, set[str] | None]:
         index = folder / f"{stem}{ending}.index.json"
         if index.is_file():
             names: dict[str, set[str]] = {}
-            for name, file in read_json(index)["weight_map"].items():
-                names.setdefault(file, set()).add(name)
+            try:
+                for name, file in read_json(index)["weight_map"].items():
+                    names.setdefault(file, set()).add(name)
+            except (KeyError, TypeError, AttributeError):
+                raise DataError(f"{index} has no weight_map of tensor names to files") from None
             if missing := sorted(f for f in names if not (folder / f).is_file()):
                 raise DataError(f"{index} lists {missing[0]}, which is not in the folder")
             if extra := sorted({p.name for p in folder.glob(f"{stem}-*{ending}")} - set(names)):
@@ -145,7 +166,9 @@ def list_shards(folder: Path) -> dict[str, set[str] | None]:
             return {file: names[file] for file in sorted(names)}
         if (folder / f"{stem}{ending}").is_file():
             return {f"{stem}{ending}": None}
-    raise DataError(f"{folder} has no model.safetensors, pytorch_model.bin or index of them")
+    parts = [p.name for p in folder.glob("*") if p.suffix in (".safetensors", ".bin")]
+    lone = f"; {min(parts)} is there, its index is not" if parts else ""
+    raise DataError(f"{folder} has no model.safetensors, pytorch_model.bin or index of them{lone}")
 
 
 class SafeWriter:
@@ -165,7 +188,7 @@ class SafeWriter:
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         at = 0
         for name, (dtype, shape) in entries.items():
-            end = at + getattr(torch, dtype).itemsize * _count(shape)
+            end = at + getattr(torch, dtype).itemsize * math.prod(shape)
             header[name] = {
                 "dtype": _NAMES[dtype],
                 "shape": list(shape),
@@ -206,10 +229,3 @@ class SafeWriter:
         """Remove what was written so far."""
         self._file.close()
         self._part.unlink(missing_ok=True)
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    product = 1
-    for side in shape:
-        product *= side
-    return product
