@@ -17,7 +17,9 @@ from tests.paths import searched_first
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "benchmarks"))
-internvl, internvl_model = map(importlib.import_module, ("internvl", "internvl_model"))
+internvl, internvl_model, phases = map(
+    importlib.import_module, ("internvl", "internvl_model", "internvl_phases")
+)
 
 FRAMES, WORDS = 2, 24
 
@@ -36,7 +38,7 @@ def counted(work) -> int:
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("logits", [0, 1])
 def test_a_forward_pass_is_counted_as_torch_counts_it(model, batch, logits):
-    given = internvl.sample(model, batch, FRAMES, WORDS)
+    given = phases.sample(model, batch, FRAMES, WORDS)
     tokens = given["input_ids"].shape[1]
     ours = internvl_model.flops(model, batch, FRAMES, tokens, logits=logits, causal=False)
     with torch.inference_mode():
@@ -47,7 +49,7 @@ def test_a_forward_pass_is_counted_as_torch_counts_it(model, batch, logits):
 def test_a_lora_step_is_counted_as_torch_counts_it(model):
     from peft import LoraConfig, get_peft_model
 
-    given = internvl.sample(model, 2, FRAMES, WORDS)
+    given = phases.sample(model, 2, FRAMES, WORDS)
     targets = r"model\.language_model\..*\.(q|k|v|o|gate|up|down)_proj"
     tuned = get_peft_model(model, LoraConfig(r=8, target_modules=targets)).train()
     # as with gradient checkpointing, the first layer passes its gradient on, too
@@ -125,6 +127,76 @@ def test_our_training_runs_through_ms_swift(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(file.read_text())
     assert found["rows_a_step"] == 4
+    assert found["step_s"] >= found["computing_s"] > 0
     assert found["trained_parameters"] == 63488
     assert found["step_flops"] > 0
     assert found["row_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H200 NVL", 835e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA H20", None),
+    ],
+)
+def test_peaks_are_of_the_very_card(name, peak):
+    assert phases.peak_of(name) == peak
+
+
+def test_full_width_with_few_layers():
+    """The dry run before a GPU is used for the whole."""
+    config = internvl_model.config_of("26b", 2)
+    assert config.text_config.num_hidden_layers == config.vision_config.num_hidden_layers == 2
+    assert config.text_config.hidden_size == 6144
+    with torch.device("meta"):
+        from transformers import InternVLForConditionalGeneration
+
+        assert len(InternVLForConditionalGeneration(config).model.language_model.layers) == 2
+
+
+def test_a_measurement_that_fails_costs_no_other_and_is_taken_again(tmp_path, monkeypatch, capsys):
+    """Failing first, measured by ``--resume``; what was measured is not measured again."""
+    asked, broken = [], {"batched"}
+
+    def one(phase, limit):
+        asked.append(phase)
+        figures = {"clips_per_s": len(asked), "clips_per_cpu_s": 1.0, "row_s": 1.0}
+        return {"error": "OutOfMemoryError: CUDA"} if phase in broken else figures
+
+    monkeypatch.setattr(internvl, "in_a_process", one)
+    out = tmp_path / "record.json"
+    command = ["internvl.py", "--out", str(out), "--resume"]
+    monkeypatch.setattr(sys, "argv", command)
+    assert internvl.main() == 1
+    record = json.loads(out.read_text())
+    assert asked == list(phases.PHASES)
+    assert record["batched"] == {"error": "OutOfMemoryError: CUDA"}
+    assert record["ratios"] == {"ours_over_swift_defaults": 1.0}
+    broken.clear()
+    assert internvl.main() == 0
+    record = json.loads(out.read_text())
+    assert asked == [*phases.PHASES, "batched"]
+    assert record["ratios"]["batched_over_one_by_one"] == 5.0
+    monkeypatch.setattr(sys, "argv", [*command, "--batch", "2"])
+    with pytest.raises(SystemExit, match="other settings"):
+        internvl.main()
+    capsys.readouterr()
+
+
+def test_a_measurement_tells_its_fault(monkeypatch, capfd):
+    def out_of_memory(args):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    monkeypatch.setattr(internvl, "measure", out_of_memory)
+    found = internvl.attempt(internvl.parser().parse_args([]))
+    assert found == {"error": "OutOfMemoryError: CUDA out of memory."}
+    assert "Tried to allocate" in capfd.readouterr().err
+    monkeypatch.setenv("PYTHONPATH", searched_first(REPO))
+    monkeypatch.setattr(sys, "argv", ["internvl.py", "--tiles", "3"])
+    assert "exit code 2" in internvl.in_a_process("lora", 60)["error"]
+    assert internvl.in_a_process("lora", 0.01) == {"error": "took longer than 0.01 s"}

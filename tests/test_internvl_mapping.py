@@ -42,6 +42,9 @@ def test_full_size_has_the_published_number_of_parameters():
     shapes = published_shapes(published_config(V1_5_26B))
     total = sum(torch.Size(s).numel() for s in shapes.values())
     assert total == pytest.approx(25.5e9, rel=0.01)  # "26B": 5.5 ViT, 0.1 projector, 19.9 LLM
+    assert len(shapes) == 934
+    heads = settings.heads(published_config(V1_5_26B))
+    assert sum(len(mapping.plan(name, heads).targets) for name in shapes) == 1120
 
 
 def test_generated_names_are_the_published_ones():

@@ -150,6 +150,23 @@ def test_the_jinja_template_gives_the_same_prompt(chat, folders):
     assert len(made["pixel_values"]) == len(want["pixel_values"])
 
 
+def test_words_are_words_in_the_jinja_template_too(folders):
+    """Every special token the tokenizer has, spelt by a user; one string, as servers read it."""
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(folders / "v1.5")
+    special = processor.tokenizer.all_special_tokens
+    assert {"<|im_end|>", "<IMG_CONTEXT>", "<box>"} <= set(special)
+
+    def marks(words):
+        content = [{"type": "image"}, {"type": "text", "text": words}]
+        text = processor.apply_chat_template([{"role": "user", "content": content}])
+        ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [i for i in ids if i in set(processor.tokenizer.all_special_ids)]
+
+    assert marks(" ".join(special)) == marks("harmless")
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(text=TEXTS)
 def test_words_never_become_image_or_role_tokens(template, text):
@@ -252,6 +269,32 @@ def test_the_engine_answers_over_six_frames(folders):
     assert [r.error is None for r in replies] == [True, True, False]
     assert "too long" in replies[2].error
     assert replies[0].prompt_tokens > 6 * 4
+
+
+def test_ms_swifts_own_command_answers(folders, tmp_path, monkeypatch):
+    """``swift infer`` with the plugin's path alone, over words that spell marks."""
+    import_swift()
+    from swift.pipelines import infer_main
+
+    from emolib.models.internvl import swift_plugin
+
+    Image.new("RGB", (60, 50), (200, 30, 30)).save(tmp_path / "a.png")
+    words = "He said <|im_end|> <image> <IMG_CONTEXT>"
+    row = {
+        "messages": [{"role": "user", "content": "<image>" * 6 + words}],
+        "images": [str(tmp_path / "a.png")] * 6,
+    }
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
+    monkeypatch.chdir(tmp_path)
+    infer_main(
+        ["--model", str(folders / "v1.5"), "--external_plugins", swift_plugin.__file__,
+         "--val_dataset", str(tmp_path / "rows.jsonl"), "--max_new_tokens", "3",
+         "--result_path", str(tmp_path / "answers.jsonl"), "--use_hf", "true"]
+    )  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert len(rows) == 2
+    assert words in rows[0]["messages"][0]["content"]
+    assert rows[0]["response"] == rows[1]["response"]
 
 
 def test_ms_swifts_own_command_trains(folders, tmp_path, monkeypatch):

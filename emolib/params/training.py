@@ -39,6 +39,8 @@ class LoraParams(Schema):
         encode_first: Encode every row once before training, so that a row that does not fit
             is known at once; costs one pass over all images. Otherwise it stops the
             training where it is met.
+        workers: Data-loading processes a GPU, which cut the images of later rows while it
+            computes; 0 = none besides the training process. Losses do not depend on it.
         processes: Processes of every machine, one a GPU; more than one run under torchrun. A
             step then sees ``batch_size * accumulate * processes * nodes`` rows.
         nodes: Machines that train together. They share one file system with the same paths;
@@ -69,6 +71,7 @@ class LoraParams(Schema):
     save_steps: int = Field(default=500, ge=1)
     gradient_checkpointing: bool = True
     encode_first: bool = True
+    workers: int = Field(default=0, ge=0)
     processes: int = Field(default=1, ge=1)
     nodes: int = Field(default=1, ge=1)
     master_addr: str = ""

@@ -227,7 +227,7 @@ def _request(
     return {
         "weights": fingerprint(found.path),
         "model": {name: getattr(model, name) for name in used},
-        "lora": lora.model_dump(mode="json", exclude={"master_addr", "master_port"}),
+        "lora": lora.model_dump(mode="json", exclude={"master_addr", "master_port", "workers"}),
         "dataset": hashlib.sha256(dataset.read_bytes()).hexdigest()[:16],
         "val": hashlib.sha256(val.read_bytes()).hexdigest()[:16] if val else "",
     }

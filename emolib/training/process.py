@@ -67,7 +67,7 @@ def build_command(
         "freeze_aligner": lora.freeze_aligner,
         "dataset": dataset,
         "val_dataset": val,
-        "dataloader_num_workers": 0,
+        "dataloader_num_workers": lora.workers,
         "max_length": lora.max_length,
         "lazy_tokenize": not lora.encode_first,
         "learning_rate": lora.learning_rate,

@@ -232,7 +232,8 @@ def chat_template(dialect: Dialect) -> str:
     Marks spelt in message text lose their "<" to a look-alike, as :func:`emolib.prompts.plain`
     does, because a server tokenises the whole prompt as one string.
     """
-    marks = ("<|", "<s>", "</s>", "<unk>", *(f"{m}" for m in list(IMAGE.values())[:3]))
+    marks = ("<|", "<s>", "</s>", "<unk>", *list(IMAGE.values())[:3])
+    marks += tuple(f"<{end}{name}>" for name in ("quad", "ref", "box") for end in ("", "/"))
     blunt = " ".join(f"| replace('{mark}', '‹{mark[1:]}')" for mark in marks)
     quoted = {
         "BLUNT": blunt,
