@@ -184,6 +184,7 @@ def report(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         }
     told["recall by cause"] = {
         name: {factor: _recall(labels, factors, factor) for factor in FACTORS}
+        | {"core, mild or strong": _recall(labels, factors, "core", degrees=False)}
         for name, labels in systems.items()
     }
     return told
@@ -208,13 +209,24 @@ def _groups(grouping: str) -> Any:
 
 
 def _recall(
-    labels: Mapping[str, Sequence[str]], factors: Mapping[str, Mapping[str, Any]], factor: str
+    labels: Mapping[str, Sequence[str]],
+    factors: Mapping[str, Mapping[str, Any]],
+    factor: str,
+    degrees: bool = True,
 ) -> dict[str, float]:
-    """Share of a factor's causes that are named, and of how many."""
-    hits = []
-    for name, causes in factors.items():
-        if wanted := {world.CAUSE[word] for word in causes.get(factor, ())}:
-            hits.append(bool(wanted & {world.CAUSE.get(word, word) for word in labels[name]}))
+    """Share of a factor's causes that are named, and of how many; ``degrees``: mild or strong."""
+
+    def causes(words: Sequence[str]) -> set[str]:
+        found = {world.CAUSE.get(word, word) for word in words}
+        return (
+            found if degrees else {c.removesuffix(".mild").removesuffix(".strong") for c in found}
+        )
+
+    hits = [
+        bool(wanted & causes(labels[name]))
+        for name, told in factors.items()
+        if (wanted := causes(told.get(factor, ())))
+    ]
     return {"n": len(hits), "recall": round(sum(hits) / max(1, len(hits)), 4)}
 
 
