@@ -1,15 +1,16 @@
 """AffectGPT on the generated world: what training brings, and what each side of a clip brings.
 
-For every seed a set of the domain "target" is drawn, which the nano AffectGPT's frozen parts have
-never seen. Both Q-Former branches are trained on its train clips, the checkpoint is chosen by the
-loss on its val clips, and its test clips are described from all sides and from each alone.
-Comparisons are paired, over all seeds' test clips and for each seed.
+One set of the domain "target", which the nano AffectGPT's frozen parts have never seen, is dealt
+out to the seeds: no clip belongs to two of them. For every seed both Q-Former branches are trained
+on train clips and pictures, in an order of its own, the checkpoint is chosen by the loss on val
+clips, and its test clips are described from all sides and from each alone. Comparisons are paired,
+over all seeds' test clips and for each seed.
 
 Labels count as hit when any synonym of their cause is named (``world``: the groups that made the
 set), and by the lexicon. Recall is also told by where a label's cause lies.
 
-Everything is kept under ``--out``; a stopped study goes on when it is started again, and
-``--seeds`` may grow later.
+Everything is kept under ``--out``; a stopped study goes on when it is started again. Seeds may run
+side by side: each with ``--only SEED``, then all together for the record.
 
 Run:  python benchmarks/affectgpt_study.py --seeds 0 1 2 --json outputs/record/affectgpt_study.json
 """
@@ -24,9 +25,12 @@ from typing import Any
 
 from emolib import scoring, sft
 from emolib.datasets.clip import Clip
-from emolib.datasets.demo import demo_root, open_demo, read_metadata, world
+from emolib.datasets.demo import demo_root, open_demo, read_metadata, reference_pairs, world
+from emolib.datasets.minigpt4 import CaptionedImage
 from emolib.files import read_json, write_json
 from emolib.ledger import Ledger
+from emolib.media.store import FrameStore
+from emolib.media.video import read_frames
 from emolib.models.affectgpt.engine import AffectGPTEngine
 from emolib.params.affectgpt import SftParams
 from emolib.params.schemas import DataParams, Decoding, ModelParams
@@ -37,7 +41,7 @@ MODEL = ModelParams(
     model="nano:affectgpt",
     device="cpu",
     dtype="float32",
-    batch_size=50,
+    batch_size=64,
     decoding=Decoding(max_new_tokens=160),
 )
 PRESET, PICTURES = "paper", 0.25
@@ -48,19 +52,24 @@ def main() -> None:
     """Run every seed, then compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--clips", type=int, default=1500, help="a fifth of them are test clips")
-    parser.add_argument("--train", type=int, default=420, help="train clips used")
-    parser.add_argument("--val", type=int, default=60, help="val clips used")
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=40, help="an epoch")
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--world-seed", type=int, default=0, help="of the set")
+    parser.add_argument("--clips", type=int, default=1500, help="all seeds'; a fifth is for tests")
+    parser.add_argument("--train", type=int, default=224, help="train clips a seed uses")
+    parser.add_argument("--val", type=int, default=32, help="val clips a seed uses")
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--only", type=int, default=None, help="run this seed and write no record")
     parser.add_argument("--out", type=Path, default=Path("outputs/affectgpt_study"))
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
+    if args.only is not None:
+        one_seed(args.only, args)
+        return
     found = [one_seed(seed, args) for seed in args.seeds]
-    options = {k: v for k, v in vars(args).items() if k not in ("out", "json")}
+    options = {k: v for k, v in vars(args).items() if k not in ("out", "json", "only")}
     words = " ".join(
-        f"--{k} {' '.join(map(str, v)) if isinstance(v, list) else v}" for k, v in options.items()
+        f"--{name.replace('_', '-')} {' '.join(map(str, v)) if isinstance(v, list) else v}"
+        for name, v in options.items()
     )
     record = {
         "command": f"python benchmarks/affectgpt_study.py {words} --json {args.json}",
@@ -79,20 +88,22 @@ def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     if (root / "result.json").is_file():
         return dict(read_json(root / "result.json"))
     root.mkdir(parents=True, exist_ok=True)
-    data = DataParams(kind="demo", domain="target", clips=args.clips, seed=seed)
+    data = DataParams(kind="demo", domain="target", clips=args.clips, seed=args.world_seed)
+    place = args.seeds.index(seed)
     clips = open_demo(data, args.out)
-    parts = {name: [c for c in clips if c.split == name] for name in ("train", "val", "test")}
+    parts = {
+        name: [clip for clip in clips if clip.split == name][place :: len(args.seeds)]
+        for name in ("train", "val", "test")
+    }
     chosen = [*parts["train"][: args.train], *parts["val"][: args.val], *parts["test"]]
     split = sft.split_dataset(chosen, root / "split.json")
-    pictures = sft.open_pictures("", data, args.out, "study")
-    names = {clip.name for clip in split.train}
-    pictures = [p for p in pictures if p.name.split("@")[0] in names]
+    pictures = stills(split.train, data, args.out)
     recipe = SftParams(
         epochs=args.epochs,
-        steps_per_epoch=args.steps,
         batch_size=16,
         learning_rate=args.rate,
         min_learning_rate=args.rate / 20,
+        warmup_steps=8,
         gradient_checkpointing=False,
     )
     order = sft.plan(len(split.train), len(pictures), PICTURES, recipe, seed)
@@ -120,6 +131,17 @@ def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     }
     write_json(root / "result.json", found)
     return found
+
+
+def stills(clips: Sequence[Clip], data: DataParams, out: Path) -> list[CaptionedImage]:
+    """One captioned frame of each clip, from its middle."""
+    videos = {clip.name: clip.video for clip in clips}
+    store, found = FrameStore(out / "images"), {}
+    for one in reference_pairs(data.model_copy(update={"split": "train"}), out)[1::3]:
+        if one.name in videos:
+            frame = read_frames(videos[one.name], [one.time]).frames[0]
+            found[one.name] = CaptionedImage(one.name, store.put(frame.image), one.caption)
+    return list(found.values())
 
 
 def described(
@@ -162,6 +184,7 @@ def report(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         }
     told["recall by cause"] = {
         name: {factor: _recall(labels, factors, factor) for factor in FACTORS}
+        | {"core, mild or strong": _recall(labels, factors, "core", degrees=False)}
         for name, labels in systems.items()
     }
     return told
@@ -186,13 +209,24 @@ def _groups(grouping: str) -> Any:
 
 
 def _recall(
-    labels: Mapping[str, Sequence[str]], factors: Mapping[str, Mapping[str, Any]], factor: str
+    labels: Mapping[str, Sequence[str]],
+    factors: Mapping[str, Mapping[str, Any]],
+    factor: str,
+    degrees: bool = True,
 ) -> dict[str, float]:
-    """Share of a factor's causes that are named, and of how many."""
-    hits = []
-    for name, causes in factors.items():
-        if wanted := {world.CAUSE[word] for word in causes.get(factor, ())}:
-            hits.append(bool(wanted & {world.CAUSE.get(word, word) for word in labels[name]}))
+    """Share of a factor's causes that are named, and of how many; ``degrees``: mild or strong."""
+
+    def causes(words: Sequence[str]) -> set[str]:
+        found = {world.CAUSE.get(word, word) for word in words}
+        return (
+            found if degrees else {c.removesuffix(".mild").removesuffix(".strong") for c in found}
+        )
+
+    hits = [
+        bool(wanted & causes(labels[name]))
+        for name, told in factors.items()
+        if (wanted := causes(told.get(factor, ())))
+    ]
     return {"n": len(hits), "recall": round(sum(hits) / max(1, len(hits)), 4)}
 
 

@@ -139,6 +139,7 @@ class AffectGPTSft(StageParams):
         view: What a model sees of a video: the whole frames, or the face cut out of them (2025).
         face: How it is cut out.
         views: What of a clip predictions see; each is scored by itself.
+        views_before: The same for the model as it was before training.
         recipe: Training recipe.
         seeds: One training each.
         checkpoint: "best" on validation, "last", or epochs like "30-60", each tested by itself.
@@ -159,6 +160,7 @@ class AffectGPTSft(StageParams):
     view: Literal["whole", "face"] = "whole"
     face: FaceParams = FaceParams(size=224)
     views: tuple[Perspective, ...] = ("all", "video", "audio", "text")
+    views_before: tuple[Perspective, ...] = ("all", "video", "audio", "text")
     recipe: SftParams = SftParams()
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     checkpoint: str = Field(default="best", pattern=r"^(best|last|\d+-\d+)$")
@@ -167,9 +169,10 @@ class AffectGPTSft(StageParams):
 
     @model_validator(mode="after")
     def _all_together(self) -> Self:
-        if "all" not in self.views:
-            raise ValueError("views: 'all' is what the paper reports: keep it in the list")
-        for name in ("views", "seeds", "summarisers"):
+        for name in ("views", "views_before"):
+            if "all" not in getattr(self, name):
+                raise ValueError(f"{name}: 'all' is what the paper reports: keep it in the list")
+        for name in ("views", "views_before", "seeds", "summarisers"):
             if len(set(getattr(self, name))) != len(getattr(self, name)):
                 raise ValueError(f"{name}: {list(getattr(self, name))} names one twice")
         if any(seed < 0 for seed in self.seeds):

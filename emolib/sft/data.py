@@ -157,7 +157,7 @@ def _row(name: str, source: str, prompt: str, answer: str, medium: Path) -> dict
 def open_pictures(
     root: str, data: DataParams, outputs: Path, profile: str, share: float = 1.0
 ) -> list[CaptionedImage]:
-    """Captioned pictures: MiniGPT-4's, or frames of the demo's training clips.
+    """Captioned pictures: MiniGPT-4's, or a frame of each of the demo's training clips.
 
     Args:
         root: Folder of ``cc_sbu_align``; "" = the demo's own frames, and none for other data.
@@ -183,7 +183,8 @@ def open_pictures(
     videos = {clip.name: clip.video for clip in open_demo(train, outputs)}
     store = FrameStore(outputs / profile / "images")
     found = []
-    for one in track(reference_pairs(train, outputs), "demo pictures"):
+    middle = reference_pairs(train, outputs)[1::3]  # of three captioned frames a clip
+    for one in track(middle, "demo pictures"):
         frame = read_frames(videos[one.name], [one.time]).frames[0]
         path = store.put(frame.image)
         found.append(CaptionedImage(f"{one.name}@{one.time:g}", path, one.caption))

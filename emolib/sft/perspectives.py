@@ -85,6 +85,7 @@ def describe_systems(
     ledger: Ledger,
     *,
     views: Sequence[Perspective],
+    before: Sequence[Perspective] = (),
     preset: str,
     answer: Answer = "description",
     cache: Path | None = None,
@@ -97,6 +98,7 @@ def describe_systems(
         branches: System name -> trained branches; None = as it was before training.
         ledger: Finds and keeps the answers.
         views: Perspectives.
+        before: Those asked of the untrained state; () = ``views``.
         preset: The training prompt's name.
         answer: What was learnt.
         cache: Where tiny checkpoints are kept.
@@ -112,7 +114,7 @@ def describe_systems(
             said = describe(
                 *(clips, engine, ledger),
                 system=system,
-                views=views,
+                views=views if file else before or views,
                 preset=preset,
                 answer=answer,
             )

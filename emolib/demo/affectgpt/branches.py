@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from emolib.datasets.demo import world
 from emolib.datasets.demo.spec import ClipSpec
-from emolib.demo.affectgpt import towers
+from emolib.demo.affectgpt import cameras, towers
 from emolib.demo.affectgpt.sounds import Sounds
 from emolib.demo.pictures import Pictures
 
@@ -27,6 +27,8 @@ SEEN = ("noun", "age", "hair", "clothes", "garment", "place", "sky", "face", "bo
 HEARD = ("noun", "tone", "voice")
 _SILENT = 0.35  # cosine below which a place says nothing
 _SHARP = 8.0  # of the softmax over cosines
+_FILMED = 0.5  # of the frames
+FRAMES = 8  # of a video, as its processor samples them
 
 
 def notes_of(clip: ClipSpec) -> dict[str, str]:
@@ -90,19 +92,23 @@ class Words:
 
 
 def features(
-    model: Any, pictures: Pictures, sounds: Sounds, clips: Sequence[int]
+    model: Any, pictures: Pictures, sounds: Sounds, clips: Sequence[int], seed: int = 3
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the frozen towers make of clips.
+    """What the frozen towers make of clips, half of their frames taken with other cameras.
 
     Returns:
-        float [clips, frames, queries, width] and float [clips, pieces, width].
+        float [clips, 8, queries, width] and float [clips, pieces, width]; of fewer than
+        eight frames some come twice.
     """
+    rng = np.random.default_rng(seed)
+    frames = np.arange(FRAMES) * pictures.world.frames // FRAMES
     seen, heard = [], []
     with torch.no_grad():
         for part in np.array_split(np.asarray(clips), max(1, len(clips) // 16)):
             pixels = pictures.pixels[part]
-            flat = towers.normalised(pixels.reshape(-1, *pixels.shape[2:]))
-            seen.append(model.encode_frames(flat.unflatten(0, pixels.shape[:2])))
+            flat = cameras.filmed(pixels.reshape(-1, *pixels.shape[2:]), rng, _FILMED)
+            own = model.encode_frames(towers.normalised(flat).unflatten(0, pixels.shape[:2]))
+            seen.append(own[:, frames])
             mel = torch.from_numpy(sounds.mel[part].astype(np.float32))
             heard.append(model.encode_clips(mel))
     return torch.cat(seen), torch.cat(heard)

@@ -86,7 +86,10 @@ def draw_batch(step: int, size: int, phase: int, seed: int) -> list[Sample]:
     views, chances = list(texts.MIXES[phase]), np.array(list(texts.MIXES[phase].values()))
     view = views[int(rng.choice(len(chances), p=chances / chances.sum()))]
     short = view == "echo" or (phase == 1 and view == (False, False, True))
-    return [texts.sample(step * size * 3 + i, view) for i in range(size * 3 if short else size)]
+    return [
+        texts.sample(step * size * 3 + i, view, varied=phase == 2)
+        for i in range(size * 3 if short else size)
+    ]
 
 
 def answer_loss(

@@ -1,4 +1,4 @@
-"""Sizes and tokenizer of the nano AffectGPT: 2.9 M weights of the published architecture."""
+"""Sizes and tokenizer of the nano AffectGPT: 2.4 M weights of the published architecture."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from emolib.demo.affectgpt import texts
 from emolib.models.affectgpt.auto import AffectGPTConfig, AffectGPTProcessor
 from emolib.models.affectgpt.prompts import STOP
 
-IMAGE_SIZE = 128  # px; a face is some 45 px high
-PATCH = 16
+IMAGE_SIZE, PATCH = 96, 8  # px, as the nano InternVL's tower; a face is some four patches high
 QUERIES = {"image": 8, "video": 12, "audio": 4}
 CLIPS = 4  # two-second clips of a recording
 _MERGES = 1300
@@ -32,10 +31,14 @@ def config_for(tokenizer: Any) -> AffectGPTConfig:
     rows = len(tokenizer)
     branch = blocks(80, 80, 2, 4) | _STILL | {"cross_attention_frequency": 1}
     return AffectGPTConfig(
-        vision_config=blocks(128, 512, 4, 4) | {"image_size": IMAGE_SIZE, "patch_size": PATCH},
+        vision_config=blocks(64, 256, 4, 4) | {"image_size": IMAGE_SIZE, "patch_size": PATCH},
         image_qformer_config=blocks(96, 192, 2, 4)
         | _STILL
-        | {"encoder_hidden_size": 128, "num_query_tokens": QUERIES["image"]},
+        | {
+            "encoder_hidden_size": 64,
+            "num_query_tokens": QUERIES["image"],
+            "cross_attention_frequency": 1,
+        },
         video_qformer_config=branch
         | {"encoder_hidden_size": 96, "num_query_tokens": QUERIES["video"]},
         audio_config=blocks(96, 192, 3, 4) | {"output_size": 96, "stride": 16},

@@ -16,6 +16,7 @@ import numpy as np
 from emolib.datasets.demo import describe, lines, phrases, world
 from emolib.datasets.demo.expression import envelope
 from emolib.datasets.demo.spec import FPS, ClipSpec, Speech, draw, speech
+from emolib.demo.affectgpt import openings
 from emolib.models.affectgpt.prompts import IMAGE_QUESTIONS, PRESETS, build_prompt
 
 View = tuple[bool, bool, bool]
@@ -23,8 +24,9 @@ View = tuple[bool, bool, bool]
 #: Seed of the world the frozen parts are trained on; the notebooks' world has another.
 SEED = 8286
 ALL: View = (True, True, True)
-#: What is practised, and how often, in two phases: video, audio and words there or not; "picture":
-#: a still is described; "echo": a jumble of words is repeated. The second practises reading.
+#: What is practised, and how often, in three phases: video, audio and words there or not;
+#: "picture": a still is described; "echo": a jumble of words is repeated. The second practises
+#: reading, the third other openings and places (:mod:`emolib.demo.affectgpt.openings`).
 MIXES: tuple[dict[View | str, float], ...] = (
     {
         ALL: 0.45,
@@ -47,6 +49,17 @@ MIXES: tuple[dict[View | str, float], ...] = (
         (False, True, True): 0.04,
         "picture": 0.1,
         "echo": 0.2,
+    },
+    {
+        ALL: 0.45,
+        (True, False, False): 0.1,
+        (False, True, False): 0.05,
+        (False, False, True): 0.06,
+        (True, True, False): 0.03,
+        (True, False, True): 0.04,
+        (False, True, True): 0.04,
+        "picture": 0.18,
+        "echo": 0.05,
     },
 )
 _PAPER = 0.8  # how often the prompt is the paper's, else another preset's
@@ -73,13 +86,14 @@ class Sample:
     whole: bool = True
 
 
-def sample(index: int, view: View | str, seed: int = SEED) -> Sample:
+def sample(index: int, view: View | str, seed: int = SEED, varied: bool = False) -> Sample:
     """Draw row ``index``.
 
     Args:
         index: Number of the clip in the training split.
         view: What the prompt holds; "picture": a still; "echo": words to be repeated.
         seed: Of the world.
+        varied: Let most descriptions begin in other ways and play in other places.
     """
     rng = np.random.default_rng([seed, index, 7])
     if view == "echo":
@@ -89,8 +103,9 @@ def sample(index: int, view: View | str, seed: int = SEED) -> Sample:
         return Sample(prompt, answer, None, None, whole=False)
     spec = draw(seed, "base", "train", index)
     plan = speech(spec)
+    varied = varied and rng.random() < openings.SHARE
     if isinstance(view, str):
-        return _picture(spec, plan, rng)
+        return _picture(spec, plan, rng, varied)
     video, audio, words = view
     whole = True
     if words and rng.random() < _COPY:
@@ -98,6 +113,9 @@ def sample(index: int, view: View | str, seed: int = SEED) -> Sample:
     elif words and rng.random() < _NOISY:
         plan = replace(plan, subtitle=_noisy(plan, rng))
     answer = answer_for(spec, plan, video, audio, words)
+    if varied and video:
+        there = openings.elsewhere(spec, rng)
+        answer, spec = openings.reopened(answer, spec, there, rng), there
     if not whole:
         answer = answer[: answer.index(plan.subtitle) + len(plan.subtitle) + 1]
     preset = "paper" if rng.random() < _PAPER else str(rng.choice(["train-2024", "infer-2024"]))
@@ -182,7 +200,7 @@ def _cut(prompt: str) -> list[str]:
     return [piece for piece in prompt.split("\n") if piece]
 
 
-def _picture(spec: ClipSpec, plan: Speech, rng: np.random.Generator) -> Sample:
+def _picture(spec: ClipSpec, plan: Speech, rng: np.random.Generator, varied: bool) -> Sample:
     time = float(rng.integers(plan.frames)) / FPS
     core = spec.latent.concept("core")
     shown = float(envelope(np.array(time))) >= describe.FULLY_SHOWN
@@ -190,7 +208,11 @@ def _picture(spec: ClipSpec, plan: Speech, rng: np.random.Generator) -> Sample:
         core = f"core.{spec.latent.core}.mild"
     question = str(rng.choice(IMAGE_QUESTIONS))
     prompt = build_prompt("image-2024", audio=False, image=True, question=question)
-    return Sample(prompt, describe.caption(spec, time), seen_notes(spec, core), None)
+    caption = describe.caption(spec, time)
+    if varied:
+        there = openings.elsewhere(spec, rng)
+        caption, spec = openings.reopened(caption, spec, there, rng), there
+    return Sample(prompt, caption, seen_notes(spec, core), None)
 
 
 _CLAUSES = sorted(c for many in phrases.CLAUSES["base", "train"].values() for c in many)

@@ -1,9 +1,10 @@
-"""Train what sees and hears: the image Q-Former and the audio tower.
+"""Train what sees and hears: the image tower with its Q-Former, and the audio tower.
 
 Both learn by naming what causes a picture or a sound, through linear heads that are thrown away.
 Every token of the image Q-Former answers for one kind of thing, so that what a picture shows lies
-in known tokens, as in a Q-Former aligned with captions. The image tower below it is fitted
-(:mod:`emolib.demo.affectgpt.fitting`) and frozen.
+in known tokens, as in a Q-Former aligned with captions. The image tower starts from the nano
+InternVL's, which has learned to see the same world, and is trained on with many made-up cameras
+(:mod:`emolib.demo.affectgpt.cameras`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from emolib.datasets.demo import cast
 from emolib.demo import tower
+from emolib.demo.affectgpt import cameras, sizes
 from emolib.demo.affectgpt.sounds import STATES as HEARD
 from emolib.demo.affectgpt.sounds import Sounds
 from emolib.demo.pictures import STATES, Pictures
@@ -48,7 +51,6 @@ _TOKENS: tuple[tuple[str, ...], ...] = (
 )
 _WEIGHTS = {"core": 1.5, "face": 8.0, "body": 1.0, "setting": 1.0}
 _OTHER = 0.25
-_SHIFT = 1  # pixels
 
 
 class PictureHeads(nn.Module):
@@ -102,7 +104,7 @@ class PictureTargets(tower.Targets):
 def picture_loss(
     model: Any, heads: PictureHeads, pictures: Pictures, batch: int, seed: int
 ) -> Callable[[int], torch.Tensor]:
-    """Make the loss of a step over random whole pictures."""
+    """Make the loss of a step over random whole pictures, taken with random cameras."""
     targets = PictureTargets(pictures)
     whole = np.flatnonzero(~pictures.close)
 
@@ -110,7 +112,7 @@ def picture_loss(
         rng = np.random.default_rng((seed, step))
         clips = np.sort(rng.choice(whole, batch))
         frames = rng.integers(0, pictures.world.frames, batch)
-        seen = tower.varied(pictures.pixels[clips, frames], rng, shift=_SHIFT)
+        seen = cameras.filmed(tower.varied(pictures.pixels[clips, frames], rng), rng)
         wanted = targets.at(clips, frames)
         total = torch.zeros(())
         for name, read in heads(look(model, normalised(seen))):
@@ -129,43 +131,76 @@ def picture_loss(
 
 
 @torch.no_grad()
-def start_patches(model: Any, pictures: Pictures, seed: int, many: int = 400) -> None:
-    """Start the image tower's patch projection at whitened components of whole pictures."""
-    rng = np.random.default_rng(seed)
-    whole = np.flatnonzero(~pictures.close)
-    clips = np.sort(rng.choice(whole, min(many, len(whole)), replace=False))
-    frames = rng.integers(0, pictures.world.frames, len(clips))
-    conv = model.vision_tower.embeddings.patch_embedding
-    weight, bias = whitened(normalised(pictures.pixels[clips, frames]), conv)
-    conv.weight.copy_(weight)
-    conv.bias.copy_(bias)
+def take_over(vision: Any, known: Any) -> None:
+    """Start the image tower as a copy of the nano InternVL's: the same outputs but for LayerNorm.
+
+    Args:
+        vision: BLIP-2's vision tower, set in place.
+        known: InternVL's, of the same sizes.
+    """
+    here, there = vision.embeddings, known.embeddings
+    patches = there.patch_embeddings.projection
+    mean, std = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
+    scale = std / torch.tensor(tower.STD)  # the two normalise pixels differently
+    offset = (mean - torch.tensor(tower.MEAN)) / torch.tensor(tower.STD)
+    here.patch_embedding.weight.copy_(patches.weight * scale[:, None, None])
+    moved = (patches.weight * offset[:, None, None]).sum((1, 2, 3))
+    here.patch_embedding.bias.copy_(patches.bias + moved)
+    here.class_embedding.copy_(there.cls_token)
+    here.position_embedding.copy_(there.position_embeddings)
+    for new, old in zip(vision.encoder.layers, known.encoder.layer, strict=True):
+        new.layer_norm1.load_state_dict(old.layernorm_before.state_dict())
+        new.layer_norm2.load_state_dict(old.layernorm_after.state_dict())
+        three = [getattr(old.attention, f"{name}_proj") for name in "qkv"]
+        new.self_attn.qkv.weight.copy_(torch.cat([part.weight for part in three]))
+        new.self_attn.qkv.bias.copy_(torch.cat([part.bias for part in three]))
+        new.mlp.fc1.load_state_dict(old.mlp.fc1.state_dict())
+        for layer, source, by in (
+            (new.self_attn.projection, old.attention.projection_layer, old.lambda_1),
+            (new.mlp.fc2, old.mlp.fc2, old.lambda_2),
+        ):
+            layer.weight.copy_(source.weight * by[:, None])
+            layer.bias.copy_(source.bias * by)
 
 
 def look(model: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Image Q-Former on the frozen image tower: float [n, queries, width]."""
-    with torch.no_grad():
-        patches = model.vision_tower(pixels).last_hidden_state
-    return model.image_qformer.read(patches)
+    """Image Q-Former on the image tower, gradients in both: float [n, queries, width]."""
+    return model.image_qformer.read(model.vision_tower(pixels).last_hidden_state)
 
 
 def normalised(pixels: np.ndarray) -> torch.Tensor:
-    """Turn uint8 [n, size, size, 3] into what the processor gives: float [n, 3, size, size]."""
+    """Turn uint8 [n, side, side, 3] into what the processor gives: float [n, 3, size, size]."""
+    size = sizes.IMAGE_SIZE
+    if pixels.shape[1] != size:
+        small = [cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA) for image in pixels]
+        pixels = np.stack(small)
     scaled = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
     mean, std = torch.tensor(OPENAI_CLIP_MEAN), torch.tensor(OPENAI_CLIP_STD)
     return (scaled - mean[:, None, None]) / std[:, None, None]
 
 
 @torch.no_grad()
-def picture_accuracy(model: Any, heads: PictureHeads, pictures: Pictures) -> dict[str, float]:
-    """How often each head is right on one late frame of each whole clip."""
+def picture_accuracy(
+    model: Any, heads: PictureHeads, pictures: Pictures, share: float = 0.0
+) -> dict[str, float]:
+    """How often each head is right on one late frame of each whole clip.
+
+    Args:
+        model: The whole AffectGPT.
+        heads: Of :func:`picture_loss`.
+        pictures: Unseen ones.
+        share: Of them taken with other cameras.
+    """
     model.eval()
+    rng = np.random.default_rng(5)
     targets = PictureTargets(pictures)
     clips = np.flatnonzero(~pictures.close)
     frames = np.full(len(clips), pictures.world.frames - 2)
     hits: dict[str, list[np.ndarray]] = {}
     for part in np.array_split(np.arange(len(clips)), max(1, len(clips) // 50)):
         wanted = targets.at(clips[part], frames[part])
-        read = heads(look(model, normalised(pictures.pixels[clips[part], frames[part]])))
+        taken = cameras.filmed(pictures.pixels[clips[part], frames[part]], rng, share)
+        read = heads(look(model, normalised(taken)))
         seen: set[str] = set()
         for name, logits in read:
             if name == "face" or name in seen:

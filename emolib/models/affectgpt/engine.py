@@ -1,4 +1,9 @@
-"""AffectGPT behind the project's engine interface: requests in, descriptions out, in batches."""
+"""AffectGPT behind the project's engine interface: requests in, descriptions out, in batches.
+
+A batch runs until its longest answer ends. Answers to video, sound and words together are three
+times as long as answers to one of them, so a window of several batches is put in order first:
+the perspectives of a clip come together, each goes into a batch of its own kind.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +36,29 @@ from emolib.models.affectgpt.trained import load_branches
 from emolib.params.schemas import ModelParams
 
 _REMEMBERED = 64  # media whose tower outputs are kept, 0.8 MB each at full size
+_AHEAD = 4  # batches that are put in order together: as many as a clip has perspectives
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A request whose media the frozen towers have seen; pixels and samples are let go."""
+
+    id: str
+    prompt: str
+    seed: int
+    frames: torch.Tensor | None
+    sound: torch.Tensor | None
+    error: str = ""
+    seconds: float = 0.0
+
+    @property
+    def kind(self) -> tuple[bool, bool, int]:
+        """What decides how long prompt and answer are."""
+        return self.frames is None, self.sound is None, len(self.prompt)
 
 
 class AffectGPTEngine(EngineBase):
-    """Answers in the order asked, ``batch_size`` at a time; rows may hold any modalities.
+    """Answers ``batch_size`` requests at a time; rows may hold any modalities.
 
     A request's prompt is finished (:func:`emolib.models.affectgpt.prompts.build_prompt`): with
     ``<ImageHere>`` it brings the frames of one video as its images (a single image is a still
@@ -99,8 +124,13 @@ class AffectGPTEngine(EngineBase):
         if self._model is None:
             raise EngineError(f"engine {self.name!r} is closed")
         source = iter(requests)
-        while batch := list(itertools.islice(source, self._batch)):
-            yield from self._answer(batch)
+        while window := [
+            self._prepared(request) for request in itertools.islice(source, _AHEAD * self._batch)
+        ]:
+            yield from (Reply(row.id, error=row.error) for row in window if row.error)
+            good = iter(sorted((row for row in window if not row.error), key=lambda row: row.kind))
+            while batch := list(itertools.islice(good, self._batch)):
+                yield from self._answer(batch)
 
     def close(self) -> None:
         """Free the model's memory."""
@@ -110,57 +140,57 @@ class AffectGPTEngine(EngineBase):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _answer(self, batch: list[Request]) -> Iterator[Reply]:
+    @torch.inference_mode()
+    def _prepared(self, request: Request) -> _Prepared:
+        """Let the towers see a request's media; what fails is this row's error."""
         start = time.perf_counter()
-        fused = self._processor.multi_tokens
-        faults = {i: fault for i, request in enumerate(batch) if (fault := _fault(request, fused))}
-        good = [request for i, request in enumerate(batch) if i not in faults]
-        answers: list[Reply] = []
-        if good:
+        error, frames, sound = _fault(request, self._processor.multi_tokens), None, None
+        if not error:
             try:
-                answers = self._generate(good)
-            except Exception as error:
-                answers = self._one_by_one(good, error)
-        seconds = (time.perf_counter() - start) / len(batch)
-        left = iter(answers)
-        for i, request in enumerate(batch):
-            reply = Reply(request.id, error=faults[i]) if i in faults else next(left)
-            yield Reply(
-                request.id,
-                text=reply.text,
-                error=reply.error,
-                finish_reason=reply.finish_reason,
-                prompt_tokens=reply.prompt_tokens,
-                new_tokens=reply.new_tokens,
-                seconds=seconds,
-            )
+                frames = self._frames(request.images) if request.images else None
+                if request.audio:
+                    sound = self._sound(request.audio[0], request.sample_rate)
+            except Exception as failure:
+                error = one_line(failure)
+        drawn = self._decoding.temperature > 0
+        seed = request_seed(self._decoding.seed, request) if drawn else 0
+        seconds = time.perf_counter() - start
+        return _Prepared(request.id, request.prompt, seed, frames, sound, error, seconds)
 
-    def _one_by_one(self, batch: list[Request], error: Exception) -> list[Reply]:
+    def _answer(self, batch: list[_Prepared]) -> Iterator[Reply]:
+        start = time.perf_counter()
+        try:
+            answers = self._generate(batch)
+        except Exception as error:
+            answers = self._one_by_one(batch, error)
+        seconds = (time.perf_counter() - start) / len(batch)
+        for row, reply in zip(batch, answers, strict=True):
+            yield replace(reply, seconds=row.seconds + seconds)
+
+    def _one_by_one(self, batch: list[_Prepared], error: Exception) -> list[Reply]:
         """Answer singly after a batch failed as a whole (memory, one odd medium)."""
         if len(batch) == 1:
             return [Reply(batch[0].id, error=one_line(error))]
         replies = []
-        for request in batch:
+        for row in batch:
             try:
-                replies += self._generate([request])
+                replies += self._generate([row])
             except Exception as own:
-                replies.append(Reply(request.id, error=one_line(own)))
+                replies.append(Reply(row.id, error=one_line(own)))
         return replies
 
     @torch.inference_mode()
-    def _generate(self, batch: list[Request]) -> list[Reply]:
+    def _generate(self, batch: list[_Prepared]) -> list[Reply]:
         model, processor, decoding = self._model, self._processor, self._decoding
         inputs: dict[str, Any] = dict(_padded(processor, [r.prompt for r in batch], model.device))
-        if videos := [self._frames(r.images) for r in batch if r.images]:
+        if videos := [row.frames for row in batch if row.frames is not None]:
             inputs |= {k: v.to(model.device) for k, v in pack_frames(videos).items()}
-        sounds = [self._sound(r.audio[0], r.sample_rate) for r in batch if r.audio]
-        if sounds:
+        if sounds := [row.sound for row in batch if row.sound is not None]:
             inputs["clip_features"] = torch.stack(sounds).to(model.device)
         length = inputs["input_ids"].shape[1]
         settings: dict[str, Any] = {}
         if decoding.temperature > 0:
-            seeds = [request_seed(decoding.seed, request) for request in batch]
-            settings["logits_processor"] = [Sampler(decoding, seeds)]
+            settings["logits_processor"] = [Sampler(decoding, [row.seed for row in batch])]
         out = model.generate(
             **inputs,
             **settings,
@@ -172,16 +202,16 @@ class AffectGPTEngine(EngineBase):
         )
         texts = processor.tokenizer.batch_decode(out[:, length:], skip_special_tokens=True)
         return [
-            self._reply(request, text, out[row, length:], int(inputs["attention_mask"][row].sum()))
-            for row, (request, text) in enumerate(zip(batch, texts, strict=True))
+            self._reply(asked.id, text, out[row, length:], int(inputs["attention_mask"][row].sum()))
+            for row, (asked, text) in enumerate(zip(batch, texts, strict=True))
         ]
 
-    def _reply(self, request: Request, text: str, ids: torch.Tensor, prompt: int) -> Reply:
+    def _reply(self, asked: str, text: str, ids: torch.Tensor, prompt: int) -> Reply:
         ends = [at for stop in (STOP, *self._decoding.stop) if (at := text.find(stop)) >= 0]
         eos = self._processor.tokenizer.eos_token_id
         ended = bool(ends) or bool((ids == eos).any())
         return Reply(
-            request.id,
+            asked,
             text=text[: min(ends)].strip() if ends else text.strip(),
             finish_reason="stop" if ended else "length",
             prompt_tokens=prompt,
