@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from emolib import captioning, filtering, fusion, nano, predict, scoring, selection, training
 from emolib.datasets.clip import Clip
-from emolib.datasets.demo import demo_root, open_demo, read_metadata
+from emolib.datasets.demo import demo_root, open_demo, read_metadata, world
 from emolib.engines import open_engine
 from emolib.files import read_json, read_jsonl, write_json, write_jsonl
 from emolib.ledger import Ledger
@@ -237,6 +238,45 @@ def summary(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def stems(words: Iterable[str]) -> set[str]:
+    """Causes of words, a core's degree left aside."""
+    concepts = {world.CAUSE[word] for word in words if word in world.CAUSE}
+    return {c.rpartition(".")[0] if c.startswith("core.") else c for c in concepts}
+
+
+def count_causes(pairs: Iterable[tuple[Iterable[str], Iterable[str]]]) -> dict[str, Any]:
+    """Causes by factor over (gold words, said words): how many are there, said, and right."""
+    found = {f: {"there": 0, "said": 0, "right": 0} for f in world.FACTORS}
+    for gold, said in pairs:
+        there, named = stems(gold), stems(said)
+        for kind, some in (("there", there), ("said", named), ("right", there & named)):
+            for cause in some:
+                found[cause.partition(".")[0]][kind] += 1
+    return found
+
+
+def causes(seeds: Sequence[Mapping[str, Any]], out: Path, clips: int) -> dict[str, Any]:
+    """Count causes in every system's answers and in both sets of training rows."""
+    systems = {
+        name: count_causes(
+            (found["gold"][clip], said)
+            for found in seeds
+            for clip, said in found["systems"][name].items()
+        )
+        for name in seeds[0]["systems"]
+    }
+    rows: dict[str, list[tuple[list[str], list[str]]]] = {"filtered": [], "unfiltered": []}
+    for found in seeds:
+        data = DataParams(kind="demo", domain="target", clips=clips, seed=100 + found["seed"])
+        gold = {row["name"]: row["labels"] for row in read_metadata(demo_root(data, out))}
+        for name, pairs in rows.items():
+            for row in read_jsonl(out / f"seed-{found['seed']}" / f"{name}.jsonl"):
+                # the last sentence names the emotions
+                end = row["messages"][1]["content"].rstrip(".").rpartition(".")[2]
+                pairs.append((gold[row["provenance"]["clip"]], re.findall(r"[\w-]+", end)))
+    return {"systems": systems, "rows": {k: count_causes(v) for k, v in rows.items()}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -264,6 +304,7 @@ def main() -> None:
             {k: found[k] for k in ("seed", "train_clips", "test_clips", "pairs")} for found in seeds
         ],
         **summary(seeds),
+        "causes": causes(seeds, args.out, args.clips),
     }
     write_json(args.json, made)
     for name, found in made["against_constant_lists"].items():
