@@ -96,7 +96,14 @@ def papermill(root: Path, stage: str, out: Path, *options: str) -> subprocess.Co
 # Notebook 03 stops when its LoRA changes no answer at all; six steps must be large ones for that.
 LESS = {
     "03_internvl_lora": {
-        "lora": {"steps": 6, "batch_size": 2, "save_steps": 3, "learning_rate": 2.0e-2}
+        "lora": {
+            "steps": 6,
+            "batch_size": 2,
+            "save_steps": 3,
+            "learning_rate": 2.0e-2,
+            "freeze_vit": False,  # as in the demo: the gate sees a merged vision tower
+            "freeze_aligner": False,
+        }
     },
     "04_affectgpt_sft": {"recipe": {"epochs": 2, "steps_per_epoch": 2, "batch_size": 4}},
     "08_baselines": {"systems": ["qwen2_audio_llava"]},
