@@ -149,15 +149,19 @@ def test_a_stopped_training_goes_on_where_it_was(tmp_path):
     assert whole[-1] < whole[0]
 
 
-def test_a_few_steps_of_training_lower_the_loss_and_give_a_model(tmp_path):
+@pytest.mark.parametrize("name", ["internvl", "teacher"])
+def test_a_few_steps_of_training_lower_the_loss_and_give_a_model(name, tmp_path):
     out = tmp_path / "model"
     options = ["--clips", "12", "--val-clips", "4", "--tower-steps", "12", "--language-steps", "10"]
     options += ["--reading-steps", "4"]
-    assert main(["internvl", "--out", str(out), "--cache", str(tmp_path), *options]) == 0
+    if name == "teacher":  # both domains, the tower in two rounds
+        options += ["--target-clips", "12"]
+    assert main([name, "--out", str(out), "--cache", str(tmp_path), *options]) == 0
     card = json.loads((out / nano.CARD).read_text())
     for first, last in card["losses"].values():
         assert last < first
     assert nano.changed(out) == []
+    assert ("target" in card["data"]["domain"]) == (name == "teacher")
     assert (out / "README.md").is_file()
 
 
