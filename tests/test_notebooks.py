@@ -143,38 +143,3 @@ def test_papermill_alone_stops_at_a_misspelt_parameter(tmp_path):
     done = papermill(ROOT, "00_data_check", tmp_path / "out.ipynb", "-p", "galery", "3")
     assert done.returncode == 1
     assert "did you mean 'gallery'" in done.stderr
-
-
-@pytest.mark.notebook
-def test_fine_tuning_of_a_newer_model_is_a_matter_of_parameters(tmp_path):
-    from tests.tiny_models import BUILDERS
-
-    folder = BUILDERS["qwen3_vl"](tmp_path / "qwen3_vl")
-    extra = {
-        "data": {"kind": "demo", "clips": 9, "seed": 3, "root": str(tmp_path / "data")},
-        "outputs": str(tmp_path / "outputs"),
-        "run_dir": str(tmp_path / "run"),
-        "model": "newer",
-        "models": {
-            "newer": {
-                "model": str(folder),
-                "device": "cpu",
-                "batch_size": 6,
-                "decoding": {"max_new_tokens": 12},
-            }
-        },
-        "lora": {"steps": 6, "batch_size": 2, "save_steps": 3, "learning_rate": 1.0e-2},
-        "gate": {"samples": 2, "served": False},
-    }
-    (tmp_path / "extra.yaml").write_text(json.dumps(extra))
-    files = ("-f", str(tmp_path / "extra.yaml"))
-    done = papermill(ROOT, "03_internvl_lora", tmp_path / "out.ipynb", *files)
-    assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["parity"]["passed"]
-    assert result["training"]["steps"] == 6
-    assert set(result["scores"]) == {
-        "InternVL zero-shot",
-        "InternVL fine-tuned",
-        "zero-shot + fine-tuned",
-    }
