@@ -22,6 +22,7 @@ from emolib.files import write_json
 from emolib.models.discriminative.corpus import Corpus
 from emolib.models.discriminative.protocol import out_of_fold
 from emolib.params.discriminative import ClassifierParams, ProtocolParams
+from emolib.processes import cores
 
 WIDTHS = {"audio": (1024, 0.06), "text": (5120, 0.02), "visual": (768, 0.05)}
 
@@ -51,7 +52,7 @@ def main() -> None:
         "--out outputs/record/discriminative_training.json",
         "clips": args.clips,
         "widths": {name: width for name, (width, _) in WIDTHS.items()},
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "load_before": round(os.getloadavg()[0], 1),
     }
     for name, params in (("defaults", {}), ("batch 32, as published", {"batch_size": 32})):

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from emolib import runs
 from emolib.params import profiles
-from emolib.processes import die_with_parent
+from emolib.processes import cores, die_with_parent
 from emolib.progress import FILE_VARIABLE
 
 _PROGRESS = ".progress.json"
@@ -129,9 +129,8 @@ def _work(
     inputs: dict[str, str],
 ) -> None:
     die_with_parent(parent)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # Two stages with a thread for every core each would wait for one another.
-    os.environ.setdefault(_THREADS, str(max(1, (cores or 1) // jobs)))
+    os.environ.setdefault(_THREADS, str(max(1, cores() // jobs)))
     with contextlib.suppress(KeyboardInterrupt):
         answer.send(execute(root, profile, stage, folder, inputs))
 

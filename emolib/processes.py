@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent, and how many cores there are for them."""
+"""Work beside the caller: child processes that never outlive it, threads, cores for both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _PR_SET_PDEATHSIG = 1
 
@@ -17,6 +24,27 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def side_by_side(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """Apply ``function`` to all items on so many threads.
+
+    Results come in the items' order, with at most twice as many waiting as there are threads, so
+    memory stays flat however many items there are. What has not begun when the caller stops
+    asking never begins.
+    """
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def die_with_parent(parent: int) -> None:

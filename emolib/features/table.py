@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +17,7 @@ from emolib.datasets.clip import Clip
 from emolib.errors import DataError, MediaError
 from emolib.features.cache import FeatureCache
 from emolib.params.cluster import ClusterParams
-from emolib.processes import cores
+from emolib.processes import cores, side_by_side
 from emolib.progress import Progress
 
 Modality = Literal["audio", "visual", "text"]
@@ -204,21 +202,9 @@ def _compute(
     """Number, key, features or why there are none, and the record of faces, of each clip."""
     source = iter(clips)
     batches = iter(lambda: list(itertools.islice(source, extractor.batch_size)), [])
-    if threads < 2:
-        for batch in batches:
-            yield from _batch(extractor, batch)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        # Few at a time: what was read is held until its turn has come.
-        under_way = deque(pool.submit(_batch, extractor, b) for b in _first(batches, 2 * threads))
-        while under_way:
-            done = under_way.popleft().result()
-            under_way.extend(pool.submit(_batch, extractor, b) for b in _first(batches, 1))
-            yield from done
-
-
-def _first(source: Iterator[Any], n: int) -> list[Any]:
-    return list(itertools.islice(source, n))
+    work = partial(_batch, extractor)
+    done = map(work, batches) if threads < 2 else side_by_side(work, batches, threads)
+    yield from itertools.chain.from_iterable(done)
 
 
 def _batch(extractor: Extractor, batch: list[tuple[int, str, Clip]]) -> list[Computed]:

@@ -18,15 +18,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from emolib.errors import DecoderError, MediaError, NoAudioError, RunError
 from emolib.media import wire
-from emolib.processes import search_path
+from emolib.processes import search_path, side_by_side
 from emolib.quarantine import VARIABLE, Fault, Quarantine, Settings, meet, settings
 
 T = TypeVar("T")
@@ -271,19 +269,7 @@ def spread(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     if workers is None or workers.params.workers == 1:
         yield from map(function, items)
         return
-    ahead = 2 * workers.params.workers
-    waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(workers.params.workers, "decode") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    yield from side_by_side(function, items, workers.params.workers)
 
 
 def _widen(pipe: int) -> None:

@@ -34,6 +34,7 @@ from emolib.datasets.demo import describe, render, voice, world
 from emolib.datasets.demo.spec import FPS, RATE, ClipSpec, Speech, draw_set, speech
 from emolib.errors import DataError
 from emolib.files import read_json, write_json, write_jsonl
+from emolib.processes import cores
 from emolib.progress import Progress
 
 _BATCH = 8  # clips a worker makes before it reports
@@ -146,8 +147,7 @@ def _make(specs: Sequence[ClipSpec], partial: Path, scratch: Path) -> list[dict[
 
 
 def _workers(clips: int, workers: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return workers or (1 if clips < _POOL_FROM else cores or 1)
+    return workers or (1 if clips < _POOL_FROM else cores())
 
 
 def _make_all(
