@@ -15,7 +15,6 @@ from emolib.datasets.demo.cast import PLACES
 from emolib.demo import loop, tower
 from emolib.demo.affectgpt import branches, cameras, language, make, openings, texts, towers
 from emolib.demo.affectgpt.sounds import STATES, Sounds, _speak, states
-from emolib.demo.llava import seen_before
 from emolib.demo.pictures import Pictures, World, clip_pictures
 from emolib.engines.swift_setup import find_model
 from emolib.errors import MissingModelError
@@ -108,7 +107,7 @@ def test_the_language_model_learns(fresh: tuple[Any, Any], tmp_path: Path) -> No
 def test_the_tower_starts_as_the_nano_internvls(fresh: tuple[Any, Any], pictures: Pictures) -> None:
     """Both normalise pixels in their own way, and BLIP-2 ends with a LayerNorm."""
     model, _ = fresh
-    known = seen_before().eval()
+    known = towers.seen_before().eval()
     towers.take_over(model.vision_tower, known)
     pixels = pictures.pixels[0]
     embedded = model.vision_tower.embeddings(towers.normalised(pixels))

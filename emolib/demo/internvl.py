@@ -171,11 +171,9 @@ def train_language(
             language.answer_loss(voice, known, language.kinds(pictures, STYLE, shares), seed),
             phase,
             folder,
-            check=lambda: str(
-                language.agreement(voice, fresh, asked, min(24, recipe.val_clips), seed)
-            ),
+            check=lambda: str(language.agreement(voice, fresh, asked, 24, seed)),
         )
-    return losses, language.agreement(voice, fresh, asked, min(200, recipe.val_clips), seed)
+    return losses, language.agreement(voice, fresh, asked, 200, seed)
 
 
 def make(recipe: Recipe, folder: Path, cache: Path) -> Path:

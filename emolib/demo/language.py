@@ -249,7 +249,7 @@ def answered(
 def agreement(
     speaker: Speaker, tokens: torch.Tensor, asked: Sequence[Kind], count: int, seed: int
 ) -> dict[str, float]:
-    """Ask ``count`` fresh questions of each kind and compare the answers with what is right.
+    """Ask ``count`` fresh questions of each kind, at most one a clip, and rate the answers.
 
     Returns:
         By kind: "clip" and "extract" the mean Jaccard index of the label lists, "picture" of
@@ -259,7 +259,7 @@ def agreement(
     found: dict[str, float] = {}
     for kind in asked:
         rng = np.random.default_rng((seed, len(kind.name)))
-        samples = [kind.draw(rng) for _ in range(count)]
+        samples = [kind.draw(rng) for _ in range(min(count, len(tokens)))]
         pairs = list(zip(samples, answered(speaker, samples, tokens), strict=True))
         if kind.name == "judge":
             scores = [(float(s.answer), parse_similarity(said)) for s, said in pairs]

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from emolib import nano
 from emolib.demo import domains, loop, texts, tower
 from emolib.demo.card import measured, save
 from emolib.demo.language import Speaker
@@ -138,14 +137,6 @@ def make(recipe: Recipe, folder: Path, cache: Path) -> Path:
     saying, said = domains.train_captions(voice, tokens, STYLE, made, recipe, states)
     facts = measured(seeing, saw, saying, said, clock)
     return save(model, processor, folder, name="llava", recipe=recipe, facts=facts)
-
-
-def seen_before() -> Any:
-    """Load the vision tower of the nano InternVL, for a model that starts from it."""
-    from transformers import InternVLForConditionalGeneration
-
-    whole = InternVLForConditionalGeneration.from_pretrained(nano.folder("internvl"))
-    return whole.float().model.vision_tower
 
 
 @torch.no_grad()

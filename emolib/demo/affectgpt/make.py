@@ -17,7 +17,6 @@ from emolib.demo import loop
 from emolib.demo.affectgpt import branches, language, sizes, towers
 from emolib.demo.affectgpt.sounds import Sounds, spoken
 from emolib.demo.card import save
-from emolib.demo.llava import seen_before
 from emolib.demo.pictures import Pictures, World, worlds
 from emolib.demo.recipe import Recipe
 from emolib.hashing import key_of
@@ -73,7 +72,7 @@ def train_sight(
     """
     torch.manual_seed(seed)
     heads = towers.PictureHeads(model.config.image_qformer_config.hidden_size)
-    towers.take_over(model.vision_tower, seen_before())
+    towers.take_over(model.vision_tower, towers.seen_before())
     first, losses = steps * 6 // 7, []
     for number, phase in enumerate(
         (

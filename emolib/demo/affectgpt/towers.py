@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
+from emolib import nano
 from emolib.datasets.demo import cast
 from emolib.demo import tower
 from emolib.demo.affectgpt import cameras, sizes
@@ -128,6 +129,14 @@ def picture_loss(
         return total
 
     return at
+
+
+def seen_before() -> Any:
+    """Load the vision tower of the nano InternVL."""
+    from transformers import InternVLForConditionalGeneration
+
+    whole = InternVLForConditionalGeneration.from_pretrained(nano.folder("internvl"))
+    return whole.float().model.vision_tower
 
 
 @torch.no_grad()
