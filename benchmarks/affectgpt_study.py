@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=1500, help="all seeds'; a fifth is for tests")
     parser.add_argument("--train", type=int, default=224, help="train clips a seed uses")
     parser.add_argument("--val", type=int, default=32, help="val clips a seed uses")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--only", type=int, default=None, help="run this seed and write no record")
     parser.add_argument("--out", type=Path, default=Path("outputs/affectgpt_study"))
