@@ -114,9 +114,8 @@ class SftParams(Schema):
                 "none: give val, or checkpoint: last or epochs like 30-60"
             )
         first, dash, last = policy.partition("-")
-        kept = self.kept_epochs()
-        if dash and not any(int(first) <= epoch <= int(last) for epoch in kept):
+        if dash and not any(int(first) <= epoch <= int(last) for epoch in self.kept_epochs()):
             raise ValueError(
-                f"checkpoint: no epoch in {policy}; with recipe.epochs = {self.epochs} and "
-                f"save_epochs = {self.save_epochs} the kept ones are {kept[0]} to {kept[-1]}"
+                f"checkpoint: no epoch of {policy} will be kept: every save_epochs = "
+                f"{self.save_epochs} and the last of recipe.epochs = {self.epochs} are"
             )
