@@ -15,7 +15,7 @@ The tiny model on a CPU, in turn in one process, so that what else runs hits all
 The published sizes with random weights, one way after the other, on one GPU of 80 GB or more (16 GB
 of weights, made there; activations of 16 rows without gradient checkpointing, some 50 GB; no disk
 space to speak of). First with two layers of each tower, which meets every fault the whole would
-meet but memory, then the whole, some eight minutes on an H200 (estimated, never tried)::
+meet but memory, then the whole, some nine minutes on an H200 (estimated, never tried)::
 
     python benchmarks/affectgpt.py --full --swift --layers 2 --batches 4 --seconds 2 --out try.json
     python benchmarks/affectgpt.py --full --swift --resume --out affectgpt_benchmark_full.json
@@ -24,8 +24,8 @@ Half of the rows are captioned pictures (the published share); descriptions have
 mean, captions 80. Each measurement has a process of its own and is written when it is taken:
 ``fill`` (the cache), ``cached_4``, ``cached_16``, ``checkpointed_16`` (what gradient checkpointing
 costs and saves), ``uncached_4``, ``uncached_16``, ``plain_1``, and with ``--swift`` the training
-stage itself, through our worker and ``swift sft`` with batch and checkpointing of profile h200. One
-that fails (or takes longer than ``--limit``) leaves its error in the record and the others go on;
+stage itself, through our worker and ``swift sft`` with batch and checkpointing of profile h200, and
+again without checkpointing (``swift_kept``). One that fails (or takes longer than ``--limit``) leaves its error in the record and the others go on;
 ``--resume`` measures what is missing. ``--narrow`` runs all of it at the tiny sizes on any machine.
 
 ``llm_mfu`` is the arithmetic that the language model needs over what the GPU could do in the time;

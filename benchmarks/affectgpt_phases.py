@@ -37,7 +37,7 @@ def phases(batches: Sequence[int], swift: bool) -> list[str]:
     """Names of the measurements, in order: what is wanted most comes first."""
     names = ["fill", *(f"cached_{size}" for size in batches), f"checkpointed_{max(batches)}"]
     names += [*(f"uncached_{size}" for size in batches), "plain_1"]
-    return [*names, "swift"] if swift else names
+    return [*names, "swift", "swift_kept"] if swift else names
 
 
 class Media:
@@ -205,7 +205,7 @@ def measure(args: argparse.Namespace) -> Record:
     """Take one measurement of ``--full`` in this process."""
     way, _, size = args.phase.partition("_")
     if way == "swift":
-        return shipped(args)
+        return shipped(args, checkpointing=size != "kept")
     before, start = peak_memory(), time.perf_counter()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config, processor = affectgpt.design(args.work, args.narrow, args.layers)

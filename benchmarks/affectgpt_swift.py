@@ -23,10 +23,14 @@ from emolib.params.profiles import resolve
 ROOT = Path(__file__).parents[1]
 
 
-def shipped(args: argparse.Namespace) -> Record:
+def shipped(args: argparse.Namespace, checkpointing: bool = True) -> Record:
     """Steps of the training stage itself: profile h200's recipe, our worker, ``swift sft``.
 
     One process, cached towers. Weights are made on loading, in the worker's own process: this one.
+
+    Args:
+        args: Of the benchmark.
+        checkpointing: As the profile says; False: activations are kept whatever it says.
     """
     from swift.pipelines import SwiftSft
 
@@ -38,6 +42,8 @@ def shipped(args: argparse.Namespace) -> Record:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     stage = resolve(ROOT, "h200", "04_affectgpt_sft")
     recipe = stage.recipe.model_copy(update={"epochs": 1, "steps_per_epoch": args.swift_steps})
+    if not checkpointing:
+        recipe = recipe.model_copy(update={"gradient_checkpointing": False})
     if device == "cpu":
         recipe = recipe.model_copy(update={"workers": 0})
     before, start = peak_memory(), time.perf_counter()

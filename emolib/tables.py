@@ -166,18 +166,19 @@ def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> dict[
     return table(title, [*columns, *(["p (Holm)"] if several else [])], rows)
 
 
-def spread_table(title: str, scores: Mapping[str, Score]) -> dict[str, Any]:
+def spread_table(title: str, scores: Mapping[str, Score], counted: str = "seeds") -> dict[str, Any]:
     """How far several trainings of one recipe lie apart: mean, lowest, highest of each metric.
 
     Args:
         title: Heading.
-        scores: One score a seed, all on the same clips.
+        scores: One score each, all on the same clips.
+        counted: What the scores are of, as a heading over their number.
     """
     rows: list[list[Cell]] = []
     for label, metric in (("accuracy", "accuracy"), ("recall", "recall"), ("Avg", "avg")):
         values = [float(getattr(score, metric)) for score in scores.values()]
         rows.append([label, len(values), sum(values) / len(values), min(values), max(values)])
-    return table(title, ["metric", "seeds", "mean", "lowest", "highest"], rows)
+    return table(title, ["metric", counted, "mean", "lowest", "highest"], rows)
 
 
 def parts_table(title: str, results: Sequence[PartResult]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def options(home, *more):
 
 def test_wanted_most_comes_first():
     assert phases.phases([1, 2], swift=False) == WAYS
-    assert phases.phases([4, 16], swift=True)[-2:] == ["plain_1", "swift"]
+    assert phases.phases([4, 16], swift=True)[-3:] == ["plain_1", "swift", "swift_kept"]
 
 
 def test_every_way_is_measured_as_at_full_size(home):

@@ -95,3 +95,49 @@ def test_other_towers_or_sampling_need_another_folder(cache, model, processor):
         FeatureCache(cache.folder, tower_identity(model, compat))
     with pytest.raises(DataError, match="no features cached here"):
         FeatureCache(cache.folder / "elsewhere")
+
+
+def changed(model, part: str, key: str, value: object):
+    """The same weights, read otherwise."""
+    config = model.config.to_dict()
+    config[part][key] = value
+    other = type(model)(type(model.config).from_dict(config))
+    other.load_state_dict(model.state_dict())
+    return other.eval()
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("audio_config", "logit_scale", 10.0),
+        ("audio_config", "num_attention_heads", 4),
+        ("vision_config", "num_attention_heads", 4),
+        ("vision_config", "hidden_act", "relu"),
+        ("image_qformer_config", "layer_norm_eps", 1e-3),
+    ],
+)
+def test_equal_weights_read_otherwise_are_other_towers(
+    cache, model, processor, tmp_path, part, key, value
+):
+    other = changed(model, part, key, value)
+    identity = tower_identity(other, processor)
+    with pytest.raises(DataError, match="of another model or sampling .configurations differ"):
+        FeatureCache(cache.folder, identity)
+    kind = "audio" if part == "audio_config" else "video"
+    medium = {"video": VIDEOS, "audio": SOUNDS}[kind]["a"]
+    fresh = FeatureCache(tmp_path / "fresh", identity)
+    compute_features(fresh, other, processor, kind, [("a", lambda: medium)])
+    assert not torch.allclose(fresh.get(kind, "a"), cache.get(kind, "a"), atol=1e-3)
+
+
+def test_features_of_another_rule_of_decoding_do_not_count(cache, model, processor, monkeypatch):
+    monkeypatch.setattr("emolib.models.affectgpt.cache.DECODING", 99)
+    with pytest.raises(DataError, match="decoding differ"):
+        FeatureCache(cache.folder, tower_identity(model, processor))
+
+
+def test_how_a_model_is_loaded_is_no_other_model(cache, model, processor, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    loaded = type(model).from_pretrained(tmp_path / "model", attn_implementation="eager")
+    assert loaded.config.audio_config.dtype != model.config.audio_config.dtype
+    FeatureCache(cache.folder, tower_identity(loaded, processor))

@@ -105,26 +105,29 @@ LESS = {
             "freeze_aligner": False,
         }
     },
-    "04_affectgpt_sft": {"recipe": {"epochs": 2, "steps_per_epoch": 2, "batch_size": 4}},
+    # Several seeds, a side and an LLM that finds labels: whatever reaches the paired table.
+    "04_affectgpt_sft": {
+        "recipe": {"epochs": 2, "steps_per_epoch": 2, "batch_size": 4},
+        "seeds": [0, 1],
+        "views": ["all", "audio"],
+        "summarisers": ["tiny"],
+        "models": {
+            "affectgpt": {"decoding": {"max_new_tokens": 24}},
+            "tiny": {
+                "model": "tiny:internvl",
+                "device": "cpu",
+                "dtype": "float32",
+                "batch_size": 16,
+                "decoding": {"max_new_tokens": 8},
+            },
+        },
+    },
     "08_baselines": {"systems": ["qwen2_audio_llava"]},
 }
 
 
-# 02 and 07 read other notebooks' runs; `make demo` and the pipeline tests run those.
-@pytest.mark.notebook
-@pytest.mark.parametrize(
-    "stage",
-    [
-        "00_data_check",
-        "01_data_generation",
-        "03_internvl_lora",
-        "04_affectgpt_sft",
-        "05_face_crop_ablation",
-        "06_discriminative_model",
-        "08_baselines",
-    ],
-)
-def test_runs_alone_under_papermill(stage, tmp_path):
+def run_alone(stage: str, tmp_path: Path) -> dict:
+    """Run a notebook on nine clips; give its result, whose files are there."""
     run_dir = tmp_path / "run"
     small = {"kind": "demo", "clips": 9, "seed": 3, "root": str(tmp_path / "data")}
     extra = tmp_path / "extra.yaml"
@@ -136,6 +139,44 @@ def test_runs_alone_under_papermill(stage, tmp_path):
     assert result["tables"]
     for name in result["files"]:
         assert (run_dir / name).is_file()
+    return result
+
+
+# 02 and 07 read other notebooks' runs; `make demo` and the pipeline tests run those.
+@pytest.mark.notebook
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "00_data_check",
+        "01_data_generation",
+        "03_internvl_lora",
+        "05_face_crop_ablation",
+        "06_discriminative_model",
+        "08_baselines",
+    ],
+)
+def test_runs_alone_under_papermill(stage, tmp_path):
+    run_alone(stage, tmp_path)
+
+
+@pytest.mark.notebook
+def test_affectgpt_of_two_seeds_with_labels_by_an_llm(tmp_path):
+    result = run_alone("04_affectgpt_sft", tmp_path)
+    ours = ["AffectGPT-SFT, seed 0", "AffectGPT-SFT, seed 1"]
+    by = "labels by tiny"
+    systems = ["before training", *(x for one in ours for x in (one, f"{one}, audio only"))]
+    assert result["scores"].keys() == {*systems, *(f"{one}, {by}" for one in systems)}
+    assert result["training"].keys() == {"0", "1"}
+    _, paired, spread, _ = result["tables"]
+    assert list(dict.fromkeys(row[0] for row in paired["rows"])) == [
+        *(f"{one} - before training" for one in ours),
+        *(f"{one}, {by} - before training, {by}" for one in ours),
+        *(f"{one} - {one}, audio only" for one in ours),
+    ]
+    assert spread["title"] == "Trainings of one recipe"
+    assert {row[1] for row in spread["rows"]} == {2}
+    [note] = result["notes"]
+    assert all(f"seed {one}" in note.lower() for one in (0, 1))
 
 
 @pytest.mark.notebook

@@ -9,6 +9,7 @@ import yaml
 
 from emolib.errors import ParamsError
 from emolib.params import profiles
+from emolib.params.affectgpt import SftParams
 from emolib.params.loading import Source, load, merge, project_root, read_yaml
 from emolib.params.schemas import ModelParams
 from emolib.params.stages import SCHEMAS, StageParams
@@ -139,14 +140,64 @@ def test_cell_and_base_file_share_no_key(stage):
         assert not shared, f"{base}: {shared} also stands in the parameters cell of {stage}"
 
 
-@pytest.mark.parametrize("stage", SCHEMAS)
-def test_notebook_and_resolver_agree(stage, monkeypatch):
+@pytest.mark.parametrize("file", FILES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_notebook_and_resolver_agree(file, monkeypatch):
     monkeypatch.chdir(ROOT / "notebooks")
+    profile, stage = file.parent.name, file.stem
     cell = profiles.cell_defaults(ROOT / f"notebooks/{stage}.ipynb")
-    own = profiles.stage_source(ROOT, "demo", stage).values
+    own = profiles.stage_source(ROOT, profile, stage).values
+    # What papermill does: a value of the file stands in the place of the cell's.
     namespace = {"__name__": "__main__", "In": [], "Out": {}, **cell, **own, **inputs_of(stage)}
     inside = profiles.from_notebook(stage, namespace)
-    assert inside == profiles.resolve(ROOT, "demo", stage, inputs_of(stage))
+    assert inside == profiles.resolve(ROOT, profile, stage, inputs_of(stage))
+
+
+def test_a_mapping_takes_the_place_of_the_cells():
+    demo = profiles.cell_defaults(ROOT / "notebooks/04_affectgpt_sft.ipynb")["recipe"]
+    given = {"recipe": {"epochs": 7}}
+    recipe = profiles.resolve(ROOT, "demo", "04_affectgpt_sft", given).recipe
+    assert recipe == SftParams(epochs=7)
+    assert recipe.batch_size != demo["batch_size"]
+
+
+def test_the_papers_profile_trains_on_all_266_clips():
+    paper = profiles.resolve(ROOT, "paper", "04_affectgpt_sft")
+    assert (paper.test, paper.val, paper.checkpoint) == (66, 0, "last")
+    assert (paper.recipe.epochs, paper.recipe.batch_size, paper.recipe.processes) == (100, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"test": 5, "checkpoint": "best"}, "'best' needs validation clips"),
+        ({"checkpoint": "30-60", "recipe": {"epochs": 20}}, "no epoch of 30-60 .*= 20"),
+        (
+            {"checkpoint": "6-9", "recipe": {"epochs": 20, "save_epochs": 5}},
+            "no epoch of 6-9 .* save_epochs = 5",
+        ),
+        ({"checkpoint": "9-6", "recipe": {"epochs": 20}}, "no epoch of 9-6"),
+    ],
+)
+def test_a_checkpoint_that_will_not_be_there_is_refused_before_training(given, message):
+    with pytest.raises(ParamsError, match=f"checkpoint: {message}"):
+        profiles.resolve(ROOT, "demo", "04_affectgpt_sft", given)
+
+
+def test_the_last_epoch_has_a_checkpoint_whatever_their_distance():
+    recipe = {"epochs": 20, "save_epochs": 6}
+    given = {"checkpoint": "19-99", "recipe": recipe}
+    found = profiles.resolve(ROOT, "demo", "04_affectgpt_sft", given).recipe
+    assert found.kept_epochs() == [6, 12, 18, 20]
+
+
+def test_a_rate_does_not_rise_to_its_lowest(tmp_path):
+    file = write(tmp_path / "f.yaml", "learning_rate: 3.0e-5\nmin_learning_rate: 5.0e-5\n")
+    with pytest.raises(ParamsError) as caught:
+        load(SftParams, file)
+    assert str(caught.value).startswith(
+        f"{file}: min_learning_rate: 5e-05 is above learning_rate 3e-05"
+    )
+    assert load(SftParams, write(file, "learning_rate: 1.0e-5\n")).min_learning_rate == 1e-5
 
 
 def test_notebook_refuses_a_misspelt_parameter(monkeypatch):

@@ -46,7 +46,8 @@ class SftParams(Schema):
         lora: A LoRA in the language model, trained beside the branches (design of 2025); None =
             the language model stays as it is (2024).
         learning_rate: First and highest rate.
-        min_learning_rate: Rate at the end of the cosine; the highest itself keeps it flat (2025).
+        min_learning_rate: Rate at the end of the cosine, at most the highest; the highest itself
+            keeps it flat (2025).
         warmup_steps: Steps in which the rate rises. The published 1,000 were never run.
         weight_decay: AdamW's; biases and LayerNorms are exempt.
         max_grad_norm: Gradients are scaled down to this norm; 0 = never, as published.
@@ -83,6 +84,15 @@ class SftParams(Schema):
     deepspeed: DeepSpeed = ""
 
     @model_validator(mode="after")
+    def _rate_falls(self) -> Self:
+        if self.min_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"min_learning_rate: {self.min_learning_rate:g} is above learning_rate "
+                f"{self.learning_rate:g}: the rate falls from the one to the other; give both"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _crops_are_not_cached(self) -> Self:
         if self.crop and self.cache:
             raise ValueError("crop: every crop is another picture: set cache: false with it")
@@ -96,3 +106,29 @@ class SftParams(Schema):
                 "process needs whole to encode its media: choose zero1, zero2 or zero2_offload"
             )
         return self
+
+    def kept_epochs(self) -> list[int]:
+        """Epochs of which a checkpoint is kept, ascending."""
+        return sorted({*range(self.save_epochs, self.epochs + 1, self.save_epochs), self.epochs})
+
+    def check_policy(self, policy: str, *, validation: bool) -> None:
+        """Refuse a choice among checkpoints that could not be made after the training.
+
+        Args:
+            policy: "best", "last", or epochs like "30-60".
+            validation: There may be validation clips.
+
+        Raises:
+            ValueError: "best" without validation, or no checkpoint in the range.
+        """
+        if policy == "best" and not validation:
+            raise ValueError(
+                "checkpoint: 'best' needs validation clips and a drawn split with val = 0 has "
+                "none: give val, or checkpoint: last or epochs like 30-60"
+            )
+        first, dash, last = policy.partition("-")
+        if dash and not any(int(first) <= epoch <= int(last) for epoch in self.kept_epochs()):
+            raise ValueError(
+                f"checkpoint: no epoch of {policy} will be kept: every save_epochs = "
+                f"{self.save_epochs} and the last of recipe.epochs = {self.epochs} are"
+            )

@@ -1,8 +1,10 @@
 """From a profile's files, or from a notebook's first cell, to a stage's checked parameters.
 
-Order, later wins: the notebook's parameters cell, ``params/<profile>/_base.yaml``,
-``params/<profile>/<stage>.yaml``, the command line. A key stands either in the cell or in
-``_base.yaml``, never in both (tested), so that papermill alone gives the same result.
+Order, later wins: ``params/<profile>/_base.yaml``, the notebook's parameters cell,
+``params/<profile>/<stage>.yaml``, the command line. The last three are papermill's: it puts a
+file's value in the place of the cell's, a mapping as a whole. What is left of them is laid over
+``_base.yaml`` key by key. A key stands either in the cell or in ``_base.yaml``, never in both
+(tested).
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import ast
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +47,10 @@ def stage_source(root: Path, profile: str, stage: str) -> Source:
 def resolve(
     root: Path, profile: str, stage: str, extra: Mapping[str, object] | None = None
 ) -> StageParams:
-    """Check a stage's parameters without starting a kernel.
+    """Check a stage's parameters without starting a kernel: those its notebook will have.
+
+    A mapping in the stage's file, such as ``recipe``, takes the place of the whole one in the
+    notebook's cell, as papermill does it; keys it leaves out have the schema's defaults.
 
     Args:
         root: Project root.
@@ -58,19 +63,26 @@ def resolve(
     """
     own = stage_source(root, profile, stage)
     notebook = root / "notebooks" / f"{stage}.ipynb"
-    sources = [
-        Source(f"{notebook.name}, parameters cell", cell_defaults(notebook)),
-        *shared_sources(root, profile, stage),
-        own,
-    ]
+    given = [Source(f"{notebook.name}, parameters cell", cell_defaults(notebook)), own]
     if extra:
-        sources.append(Source("command line", extra))
-    checked = merge(SCHEMAS[stage], sources)
+        given.append(Source("command line", extra))
+    checked = merge(SCHEMAS[stage], [*shared_sources(root, profile, stage), *_replaced(given)])
     if checked.profile != profile:
         raise ParamsError(
             f"{own.origin}: profile = {checked.profile!r}, but the file is in {profile!r}"
         )
     return checked
+
+
+def _replaced(sources: Sequence[Source]) -> list[Source]:
+    """What is left of sources whose values take the place of earlier ones, mappings included."""
+    left: list[Source] = []
+    taken: set[str] = set()
+    for source in reversed(sources):
+        kept = {key: value for key, value in source.values.items() if key not in taken}
+        taken |= kept.keys()
+        left.append(Source(source.origin, kept))
+    return left[::-1]
 
 
 def shared_sources(root: Path, profile: str, stage: str) -> list[Source]:

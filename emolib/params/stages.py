@@ -179,6 +179,12 @@ class AffectGPTSft(StageParams):
             raise ValueError("seeds: no negative ones")
         return self
 
+    @model_validator(mode="after")
+    def _a_checkpoint_will_be_there(self) -> Self:
+        # A drawn split has no validation clips but drawn ones; else the data set may have some.
+        self.recipe.check_policy(self.checkpoint, validation=bool(self.val or not self.test))
+        return self
+
 
 class FaceAblation(StageParams):
     """Notebook 05: whole image, aligned face crop, and both (paper section 3.2.2).

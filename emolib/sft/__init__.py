@@ -11,6 +11,7 @@ from emolib.sft.data import (
 )
 from emolib.sft.faces import shown_clips
 from emolib.sft.perspectives import (
+    BEFORE,
     chosen_branches,
     describe,
     describe_systems,
@@ -19,18 +20,21 @@ from emolib.sft.perspectives import (
     preset_of,
 )
 from emolib.sft.train import Checkpoint, Trained, train_branches
-from emolib.sft.verdict import verdict
+from emolib.sft.verdict import compared, labelled, spread_heading, verdict
 
 __all__ = [
+    "BEFORE",
     "Checkpoint",
     "Plan",
     "Split",
     "Trained",
     "chosen_branches",
     "clip_rows",
+    "compared",
     "describe",
     "describe_systems",
     "is_affectgpt",
+    "labelled",
     "open_pictures",
     "picture_rows",
     "plan",
@@ -38,6 +42,7 @@ __all__ = [
     "preset_of",
     "shown_clips",
     "split_dataset",
+    "spread_heading",
     "train_branches",
     "verdict",
 ]

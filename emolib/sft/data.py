@@ -57,6 +57,7 @@ def split_dataset(
     val: int = 0,
     seed: int = 0,
     answer: Answer = "description",
+    checkpoint: str = "last",
 ) -> Split:
     """Divide clips into training, validation and test, and record which is where, by name.
 
@@ -68,10 +69,11 @@ def split_dataset(
             if it has any.
         seed: The draws'. Clips of one group (source video) stay together.
         answer: What is learnt to be said of a clip.
+        checkpoint: Which one is going to be chosen (:meth:`emolib.sft.train.Trained.choose`).
 
     Raises:
-        DataError: no training or test clips, a training clip without what is learnt of it, or a
-            test clip without labels.
+        DataError: no training or test clips, none for validation where the checkpoint is to be
+            the best, a training clip without what is learnt of it, or a test clip without labels.
     """
     named = split_clips(clips, test, seed) if test else list(clips)
     if val:
@@ -85,6 +87,11 @@ def split_dataset(
                 f"no clip for {name}: the data set has no such split of its own; give the number "
                 "of test clips (the paper's is 66) to have one drawn"
             )
+    if checkpoint == "best" and not parts["val"]:
+        raise DataError(
+            "no clip for val, so no checkpoint can be the best: the data set has no such split of "
+            "its own; give the number of val clips to have them drawn, or checkpoint: last"
+        )
     learnt = ("description", "labels") if answer == "both" else (answer,)
     needed = [(name, field) for name in ("train", "val") for field in learnt]
     for name, field in [*needed, ("test", "labels")]:

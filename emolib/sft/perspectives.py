@@ -25,6 +25,9 @@ from emolib.predict import Prediction
 from emolib.sft.train import Trained
 from emolib.summaries import from_text
 
+#: The model whose branches nobody has trained here, as a system.
+BEFORE = "before training"
+
 
 def describe(
     clips: Sequence[Clip],
@@ -179,17 +182,26 @@ def predict_clips(
     return said["all"]
 
 
-def chosen_branches(trained: Mapping[int, Trained], policy: str) -> dict[str, Path]:
-    """The branches to test, by system name: "AffectGPT-SFT", with seed and epoch where several."""
-    chosen = {seed: one.choose(policy) for seed, one in trained.items()}
-    found = {}
-    for seed, checkpoints in chosen.items():
-        for checkpoint in checkpoints:
-            name = "AffectGPT-SFT"
-            name += f", seed {seed}" if len(trained) > 1 else ""
-            name += f", epoch {checkpoint.epoch}" if len(checkpoints) > 1 else ""
-            found[name] = checkpoint.file
+def branches_by_seed(trained: Mapping[int, Trained], policy: str) -> dict[int, dict[str, Path]]:
+    """The branches to test, by seed and system name, epochs ascending.
+
+    A system is "AffectGPT-SFT", with seed and epoch where there are several.
+    """
+    found: dict[int, dict[str, Path]] = {}
+    for seed, one in trained.items():
+        checkpoints = one.choose(policy)
+        name = "AffectGPT-SFT" + (f", seed {seed}" if len(trained) > 1 else "")
+        found[seed] = {
+            name + (f", epoch {kept.epoch}" if len(checkpoints) > 1 else ""): kept.file
+            for kept in checkpoints
+        }
     return found
+
+
+def chosen_branches(trained: Mapping[int, Trained], policy: str) -> dict[str, Path]:
+    """The branches to test, by system name (:func:`branches_by_seed`)."""
+    of_seeds = branches_by_seed(trained, policy).values()
+    return {name: file for found in of_seeds for name, file in found.items()}
 
 
 def _id(clip: Clip, view: str) -> str:

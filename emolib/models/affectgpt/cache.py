@@ -13,27 +13,42 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from transformers import PreTrainedConfig
 
 from emolib.errors import DataError
 from emolib.files import read_json, write_atomic, write_json
 from emolib.hashing import key_of
+from emolib.models.affectgpt.media import DECODING
 from emolib.models.affectgpt.modeling import AffectGPTForConditionalGeneration
 from emolib.models.affectgpt.processing import AffectGPTProcessor
 
 Kind = Literal["video", "audio"]
 _IDENTITY = "identity.json"
+_CONFIGURATIONS = ("vision_config", "image_qformer_config", "audio_config")
+# Where a configuration came from, how it is computed and what else is handed out with it.
+_INCIDENTAL = {
+    *("transformers_version", "architectures", "dtype", "torch_dtype", "attn_implementation"),
+    *("output_attentions", "output_hidden_states", "return_dict"),
+}
 
 
 def tower_identity(
     model: AffectGPTForConditionalGeneration, processor: AffectGPTProcessor
 ) -> dict[str, str]:
-    """Everything cached features depend on besides the media, as two hashes.
+    """Everything cached features depend on besides the media.
+
+    Weights alone do not say what a tower computes: the number of heads or ``logit_scale`` leaves
+    no trace in them.
+
+    Returns:
+        ``towers``, ``configurations`` and ``preprocessing`` as hashes, ``decoding`` as a version
+        (:data:`emolib.models.affectgpt.media.DECODING`).
 
     Cost: hashes the towers' weights once, some 5 s at full size.
     """
@@ -43,13 +58,28 @@ def tower_identity(
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
             digest.update(raw.numpy().tobytes())
-    if model.config.waveforms:
-        digest.update(f"mean of the last {model.config.audio_layers} layers".encode())
+    config = model.config
     settings = {
         "video": processor.video_processor.to_dict(),
         "audio": processor.feature_extractor.to_dict(),
     }
-    return {"towers": digest.hexdigest(), "preprocessing": key_of(settings=settings)}
+    return {
+        "towers": digest.hexdigest(),
+        "configurations": key_of(
+            **{name: _computed_by(getattr(config, name)) for name in _CONFIGURATIONS},
+            audio_layers=config.audio_layers if config.waveforms else None,
+        ),
+        "preprocessing": key_of(settings=settings),
+        "decoding": str(DECODING),
+    }
+
+
+def _computed_by(config: PreTrainedConfig | None) -> dict[str, Any] | None:
+    """What of a tower's configuration may change its output; weights tell their precision."""
+    if config is None:
+        return None
+    values = config.to_dict()
+    return {k: v for k, v in values.items() if k not in _INCIDENTAL and not k.startswith("_")}
 
 
 class FeatureCache:

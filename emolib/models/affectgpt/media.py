@@ -13,6 +13,9 @@ from emolib.media.store import read_picture
 from emolib.media.video import probe, read_frames
 from emolib.models.affectgpt.frames import sample_indices
 
+#: Version of how a file becomes arrays (:func:`read_clip`, :func:`read_sound` and what they call).
+#: Raise it with every change that gives other arrays: features cached before it count no more.
+DECODING = 2
 FRAMES = ".npy"  # frames ready to be shown, uint8 RGB [frames, height, width, 3]
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
