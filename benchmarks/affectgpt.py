@@ -1,17 +1,35 @@
 """How fast AffectGPT trains: with cached towers, without, and as a plain loop.
 
-    python benchmarks/affectgpt.py                      # tiny, on a CPU
-    python benchmarks/affectgpt.py --full --out FILE    # full size, random weights, one GPU
-
-Three ways to train on the same clips of the demo world, each counted in training samples a
-second after one epoch that is not counted:
+Three ways to train on the same clips of the demo world:
 
 * plain: one sample a forward pass, media decoded and encoded anew each time, as the published
   code reads them;
 * uncached: batches, media decoded and encoded each time;
-* cached: batches, the frozen towers' outputs from disk.
+* cached: batches, the frozen towers' outputs from disk. Filling the cache is timed by itself: it
+  is paid once, not once an epoch.
 
-Filling the cache is timed by itself: it is paid once, not once an epoch.
+The tiny model on a CPU, in turn in one process, so that what else runs hits all alike::
+
+    python benchmarks/affectgpt.py
+
+The published sizes with random weights, one way after the other, on one GPU of 80 GB or more (16 GB
+of weights, made there; activations of 16 rows without gradient checkpointing, some 50 GB; no disk
+space to speak of). First with two layers of each tower, which meets every fault the whole would
+meet but memory, then the whole, some nine minutes on an H200 (estimated, never tried)::
+
+    python benchmarks/affectgpt.py --full --swift --layers 2 --batches 4 --seconds 2 --out try.json
+    python benchmarks/affectgpt.py --full --swift --resume --out affectgpt_benchmark_full.json
+
+Half of the rows are captioned pictures (the published share); descriptions have 300 tokens in the
+mean, captions 80. Each measurement has a process of its own and is written when it is taken:
+``fill`` (the cache), ``cached_4``, ``cached_16``, ``checkpointed_16`` (what gradient checkpointing
+costs and saves), ``uncached_4``, ``uncached_16``, ``plain_1``, and with ``--swift`` the training
+stage itself, through our worker and ``swift sft`` with batch and checkpointing of profile h200, and
+again without checkpointing (``swift_kept``). One that fails (or takes longer than ``--limit``) leaves its error in the record and the others go on;
+``--resume`` measures what is missing. ``--narrow`` runs all of it at the tiny sizes on any machine.
+
+``llm_mfu`` is the arithmetic that the language model needs over what the GPU could do in the time;
+padding and what checkpointing computes again are not counted.
 """
 
 from __future__ import annotations
@@ -20,157 +38,112 @@ import argparse
 import os
 import platform
 import statistics
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import affectgpt_model as affectgpt
+import affectgpt_phases
+import measuring
 import numpy as np
 import torch
+from affectgpt_phases import Loop, Media, fill, measure
+from measuring import Record
 
-from emolib.datasets.open import open_dataset
 from emolib.engines.tiny import tiny_folder
 from emolib.files import write_json
-from emolib.hashing import sha_file
-from emolib.models.affectgpt import (
-    AffectGPTConfig,
-    AffectGPTForConditionalGeneration,
-    AffectGPTProcessor,
-)
-from emolib.models.affectgpt.cache import (
-    FeatureCache,
-    compute_features,
-    pack_frames,
-    tower_identity,
-)
-from emolib.models.affectgpt.media import read_clip, read_sound
-from emolib.params import DataParams
-from emolib.sft.data import clip_rows
+from emolib.models.affectgpt import AffectGPTForConditionalGeneration, AffectGPTProcessor
+from emolib.models.affectgpt.cache import FeatureCache
+from emolib.processes import die_with_parent
 
 TARGET = 30.0  # samples a second on one H200; the paper's run made about 3.4 an A800
 
 
-def build_model(full: bool, home: Path, device: str) -> tuple[Any, Any]:
-    """The tiny checkpoint, or the published sizes with random weights and the tiny tokenizer."""
-    folder = tiny_folder("affectgpt", home / "models")
-    processor = AffectGPTProcessor.from_pretrained(folder)
-    if not full:
-        model = AffectGPTForConditionalGeneration.from_pretrained(folder)
-        return model.to(device), processor
-    config = AffectGPTConfig()
-    tokenizer = processor.tokenizer
-    config.video_token_id, config.audio_token_id = (
-        processor.video_token_id,
-        processor.audio_token_id,
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    config.suppressed_token_ids = [config.video_token_id, config.audio_token_id]
-    processor = AffectGPTProcessor.for_config(config, tokenizer)
-    default = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device(device):
-            model = AffectGPTForConditionalGeneration(config)
-    finally:
-        torch.set_default_dtype(default)
-    for name in ("image_qformer", "video_branch", "audio_branch"):
-        getattr(model, name).float()
-    return model, processor
+    made.add_argument("--clips", type=int, default=48, help="clips of the demo world")
+    made.add_argument("--work", type=Path, default=Path("outputs"), help="demo data, models")
+    made.add_argument("--batch", type=int, default=4, help="without --full")
+    made.add_argument("--epochs", type=int, default=5, help="without --full: counted each way")
+    made.add_argument("--full", action="store_true", help="published sizes, random weights")
+    full = made.add_argument_group("with --full")
+    full.add_argument("--narrow", action="store_true", help="the tiny sizes instead, any device")
+    full.add_argument("--layers", type=int, default=0, help="layers of each tower; 0 = all")
+    full.add_argument("--batches", type=int, nargs="+", default=[4, 16], help="sizes of batches")
+    full.add_argument("--pictures", type=float, default=0.5, help="share of captioned pictures")
+    full.add_argument("--answer", type=int, default=300, help="mean tokens of a description")
+    full.add_argument("--caption", type=int, default=80, help="mean tokens of a caption")
+    full.add_argument("--seconds", type=float, default=20, help="to train for, each measurement")
+    full.add_argument("--steps", type=int, default=1000, help="at most, each measurement")
+    full.add_argument("--swift", action="store_true", help="measure the training stage as well")
+    full.add_argument("--swift-steps", type=int, default=12, help="its steps")
+    full.add_argument(
+        "--features", type=Path, default=Path("outputs/benchmark-features"), help="the cache"
+    )
+    measuring.add_options(made, limit=150)
+    return made
 
 
-class Media:
-    """Where a batch's videos and sounds come from."""
-
-    def __init__(self, rows: Sequence[dict[str, Any]], processor: Any, device: str) -> None:
-        self.rows, self.processor, self.device = rows, processor, device
-
-    def batch(self, numbers: Sequence[int], cache: FeatureCache | None) -> dict[str, Any]:
-        """Model inputs of some rows."""
-        rows = [self.rows[n] for n in numbers]
-        prompts = [row["messages"][0]["content"] for row in rows]
-        answers = [row["messages"][1]["content"] for row in rows]
-        if cache is None:
-            data = self.processor(
-                prompts,
-                videos=[read_clip(Path(row["videos"][0])) for row in rows],
-                audio=[read_sound(Path(row["audios"][0])) for row in rows],
-                answers=answers,
-            )
-            return {key: value.to(self.device) for key, value in data.items()}
-        encoded = [
-            self.processor.encode([(prompt, answer)])
-            for prompt, answer in zip(prompts, answers, strict=True)
-        ]
-        data = self.processor._padded(encoded, "right")
-        data |= pack_frames([cache.get("video", sha_file(Path(r["videos"][0]))) for r in rows])
-        sounds = [cache.get("audio", sha_file(Path(row["audios"][0]))) for row in rows]
-        data["clip_features"] = torch.stack(sounds)
-        return {key: value.to(self.device) for key, value in data.items()}
+def in_a_process(phase: str, limit: float) -> Record:
+    """Take one measurement in a fresh process with this one's options."""
+    return measuring.in_a_process(__file__, phase, limit)
 
 
-def epoch(
-    model: Any, optimizer: Any, count: int, size: int, make: Callable[[list[int]], dict[str, Any]]
-) -> float:
-    """Train on every row once; seconds."""
-    synchronise = torch.cuda.synchronize if torch.cuda.is_available() else (lambda: None)
-    order = np.random.default_rng(0).permutation(count).tolist()
-    synchronise()
-    start = time.perf_counter()
-    for at in range(0, count, size):
-        with torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_available()):
-            loss = model(**make(order[at : at + size])).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    synchronise()
-    return time.perf_counter() - start
+def ratios(record: Record) -> dict[str, float]:
+    """What the measurements say beside each other, as far as they were taken."""
+    rates = {
+        name: part["samples_per_second"]
+        for name, part in record.items()
+        if isinstance(part, dict) and "samples_per_second" in part
+    }
+
+    def best(way: str) -> float | None:
+        return max((rate for name, rate in rates.items() if name.startswith(way)), default=None)
+
+    found = {}
+    for above, below in (("cached", "uncached"), ("cached", "plain"), ("swift", "cached")):
+        one, other = best(above), best(below)
+        if one and other:
+            found[f"{above}_over_{below}"] = one / other
+    if (cached := best("cached")) is not None:
+        found["cached_over_target"] = cached / TARGET
+    return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="published sizes, random weights")
-    parser.add_argument("--clips", type=int, default=48, help="clips of the demo world")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=5, help="counted epochs each way")
-    parser.add_argument("--work", type=Path, default=Path("outputs"), help="demo data, models")
-    parser.add_argument("--out", type=Path, default=None, help="record to write")
-    args = parser.parse_args()
+def together(args: argparse.Namespace) -> Record:
+    """The three ways at the tiny size, in turn, each counted after an epoch that is not."""
+    folder = tiny_folder("affectgpt", args.work / "models")
+    processor = AffectGPTProcessor.from_pretrained(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if args.full and device == "cpu":
-        raise SystemExit("--full needs a GPU of 40 GB or more; there is none on this machine")
-    model, processor = build_model(args.full, args.work, device)
+    model = AffectGPTForConditionalGeneration.from_pretrained(folder).to(device)
     model.freeze_towers()
     model.train()
     model.gradient_checkpointing_disable()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-5)
-    clips = open_dataset(DataParams(kind="demo", clips=args.clips), args.work)
-    rows = clip_rows([clip for clip in clips if clip.description], "paper")
+    rows, _ = affectgpt.write_rows(args.work, processor, args.clips, 0.0, 0, 0)
     media = Media(rows, processor, device)
-    with tempfile.TemporaryDirectory() as folder:
-        cache = FeatureCache(Path(folder), tower_identity(model, processor))
-        start = time.perf_counter()
-        for kind, read in (("video", read_clip), ("audio", read_sound)):
-            files = [Path(row[f"{kind}s"][0]) for row in rows]
-            todo = ((sha_file(f), lambda f=f, read=read: read(f)) for f in files)
-            compute_features(cache, model, processor, kind, todo)
-        filling = time.perf_counter() - start
+    order = np.random.default_rng(0).permutation(len(rows)).tolist()
+    with tempfile.TemporaryDirectory() as home:
+        cache, filling = fill(rows, Path(home), model, processor)
         ways: dict[str, tuple[int, FeatureCache | None]] = {
             "plain": (1, None),
             "uncached": (args.batch, None),
             "cached": (args.batch, cache),
         }
+        loop = Loop(model, media, order, args.batch)
         times: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(args.epochs + 1):  # in turn, so that what else runs hits all alike
+        for _ in range(args.epochs + 1):
             for name, (size, kept) in ways.items():
-                make = partial(media.batch, cache=kept)
-                times[name].append(epoch(model, optimizer, len(rows), size, make))
+                times[name].append(loop.epoch(order, size, kept))
     rates = {name: len(rows) / statistics.median(taken[1:]) for name, taken in times.items()}
     cpu = f"{os.cpu_count()} CPU cores, {platform.machine()}"
-    record = {
-        "command": f"python benchmarks/affectgpt.py{' --full' if args.full else ''}"
-        f" --clips {args.clips} --batch {args.batch} --epochs {args.epochs}",
-        "size": "published, random weights" if args.full else "tiny:affectgpt",
+    return {
+        "command": f"python benchmarks/affectgpt.py --clips {args.clips} --batch {args.batch} "
+        f"--epochs {args.epochs}",
+        "size": "tiny:affectgpt",
         "device": torch.cuda.get_device_name() if device == "cuda" else cpu,
         "note": "" if device == "cuda" else "no GPU was available; the full size was not run",
         "threads": torch.get_num_threads(),
@@ -180,14 +153,36 @@ def main() -> None:
         "samples_per_second": {name: round(rate, 2) for name, rate in rates.items()},
         "cached_over_uncached": round(rates["cached"] / rates["uncached"], 2),
         "cached_over_plain": round(rates["cached"] / rates["plain"], 2),
-        "seconds_to_fill_the_cache": round(filling, 2),
+        "seconds_to_fill_the_cache": round(filling["seconds"], 2),
     }
-    if args.full:
-        record["target_samples_per_second"] = TARGET
-    print(record)
-    if args.out is not None:
-        write_json(args.out, record)
+
+
+def main() -> int:
+    """Measure and print one JSON record; 1 when a measurement failed."""
+    args = parser().parse_args()
+    if not args.full:
+        record = together(args)
+        print(record)
+        if args.out is not None:
+            write_json(args.out, record)
+        return 0
+    if args.resume and not args.out:
+        raise SystemExit("--resume needs --out")
+    cuda = torch.cuda.is_available()
+    if not cuda and not (args.narrow or args.layers):
+        raise SystemExit("--full needs a GPU of 40 GB or more; there is none on this machine")
+    if args.phase:
+        if args.parent:
+            die_with_parent(args.parent)  # an orphan would keep the whole GPU
+        return measuring.keep(args, measuring.attempt(partial(measure, args)))
+    names = affectgpt_phases.phases(args.batches, args.swift)
+    _, processor = affectgpt.design(args.work, args.narrow, args.layers)
+    print("demo clips ...", file=sys.stderr, flush=True)
+    affectgpt.written(args, processor)  # made once, before any clock runs
+    record = measuring.begun(__file__, args, cuda, names)
+    record["target_samples_per_second"] = TARGET
+    return measuring.take_each(args, record, names, in_a_process, ratios)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -34,69 +34,30 @@ of at least 4.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import shlex
-import subprocess
-import sys
-import tempfile
-import traceback
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import internvl_model as internvl
+import measuring
 import torch
-import transformers
 from internvl_phases import PHASES, measure
 
-from emolib.files import read_json, write_json
 from emolib.processes import die_with_parent
-
-NO_GPU = "No GPU was available. These figures check the benchmark; they say nothing about one."
-_ITSELF = ("out", "parent", "phase", "phases", "resume", "limit")  # settings that change no figure
 
 
 def in_a_process(phase: str, limit: float) -> dict[str, Any]:
-    """Take one measurement in a fresh process with this one's options.
-
-    Returns:
-        What was measured, or ``{"error": ...}``.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "phase.json"
-        command = [sys.executable, __file__, *sys.argv[1:], "--phase", phase, "--out", str(file)]
-        command += ["--parent", str(os.getpid())]
-        # one allocation of some GB must not fail because free memory lies in pieces
-        environ = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"} | os.environ
-        try:
-            code = subprocess.run(
-                command, env=environ, stdout=sys.stderr, timeout=limit, check=False
-            ).returncode
-        except subprocess.TimeoutExpired:
-            return {"error": f"took longer than {limit:g} s"}
-        if not file.is_file():
-            return {"error": f"ended with exit code {code} and no result"}
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+    """Take one measurement in a fresh process with this one's options."""
+    return measuring.in_a_process(__file__, phase, limit)
 
 
 def attempt(args: argparse.Namespace) -> dict[str, Any]:
-    """Take one measurement in this process; a fault is told in full and kept in one line."""
-    try:
-        return measure(args)
-    except Exception as error:
-        traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+    """Take one measurement in this process."""
+    return measuring.attempt(lambda: measure(args))
 
 
 def ratios(record: dict[str, Any]) -> dict[str, float]:
     """What the phases say beside each other, as far as both were measured."""
-
-    def ratio(above: str, below: str, figure: str) -> float | None:
-        pair = [record.get(phase, {}).get(figure) for phase in (above, below)]
-        return pair[0] / pair[1] if all(pair) else None
-
+    ratio = partial(measuring.ratio, record)
     # on a busy machine processor time tells more than the clock; on a GPU only the clock does
     found = {
         "batched_over_one_by_one": ratio("batched", "one_by_one", "clips_per_s"),
@@ -106,33 +67,6 @@ def ratios(record: dict[str, Any]) -> dict[str, float]:
         "memory_ours_by_swift_defaults": ratio("lora", "lora_swift", "peak_memory_bytes"),
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-def begun(args: argparse.Namespace) -> dict[str, Any]:
-    """The record before anything is measured; with ``--resume`` what an earlier run measured.
-
-    Raises:
-        SystemExit: that run had other settings or was on another device.
-    """
-    cuda = torch.cuda.is_available() and args.device != "cpu"
-    same = {
-        "settings": {k: v for k, v in vars(args).items() if k not in _ITSELF},
-        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-    }
-    record = {
-        "command": shlex.join(["python", "benchmarks/internvl.py", *sys.argv[1:]]),
-        "note": "" if cuda else NO_GPU,
-        "threads": torch.get_num_threads(),
-        "load_average": round(os.getloadavg()[0], 2),
-        **same,
-    }
-    if args.resume and args.out.is_file():
-        before = read_json(args.out)
-        if other := [key for key, value in same.items() if before.get(key) != value]:
-            raise SystemExit(f"{args.out} has other {', '.join(other)}: name another --out")
-        record |= {p: before[p] for p in PHASES if "error" not in before.get(p, {"error": ""})}
-    return record
 
 
 def parser() -> argparse.ArgumentParser:
@@ -157,11 +91,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--workers", type=int, default=0, help="our recipe: loading processes")
     made.add_argument("--repeats", type=int, default=3)
     made.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, help="measure these")
-    made.add_argument("--phase", choices=PHASES, help="take one measurement in this process")
-    made.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
-    made.add_argument("--limit", type=float, default=1800, help="seconds a measurement may take")
-    made.add_argument("--resume", action="store_true", help="measure what --out lacks")
-    made.add_argument("--out", type=Path, help="write the record to this file")
+    measuring.add_options(made, limit=1800)
     return made
 
 
@@ -175,21 +105,10 @@ def main() -> int:
     if args.phase:
         if args.parent:
             die_with_parent(args.parent)  # an orphan would keep the whole GPU
-        record = attempt(args)
-        if args.out:
-            write_json(args.out, record)
-        print(json.dumps(record, indent=2))
-        return int("error" in record)
-    record = begun(args)
-    for phase in args.phases:
-        if phase not in record:
-            print(f"{phase} ...", file=sys.stderr, flush=True)
-            record[phase] = in_a_process(phase, args.limit)
-            record["ratios"] = ratios(record)
-            if args.out:
-                write_json(args.out, record)
-    print(json.dumps(record, indent=2))
-    return int(any("error" in record[phase] for phase in args.phases))
+        return measuring.keep(args, attempt(args))
+    cuda = torch.cuda.is_available() and args.device != "cpu"
+    record = measuring.begun(__file__, args, cuda, PHASES)
+    return measuring.take_each(args, record, args.phases, in_a_process, ratios)
 
 
 if __name__ == "__main__":

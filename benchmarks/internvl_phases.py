@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import statistics
 import tempfile
 import time
@@ -19,6 +18,7 @@ from unittest import mock
 
 import internvl_model as internvl
 import torch
+from measuring import Steps, peak_memory, peak_speed, wait
 
 from emolib.engines.swift_setup import find_model, import_swift
 from emolib.params import ModelParams
@@ -26,12 +26,6 @@ from emolib.params.training import LoraParams
 from emolib.training.process import build_command, build_environment
 
 PHASES = ("one_by_one", "batched", "lora", "lora_swift")
-# Dense bfloat16 operations a second, from the makers' data sheets; the first name that the
-# device's holds. Cards with less power for the same chip come first.
-PEAK = {
-    "H100 PCIe": 756e12, "H100 NVL": 835e12, "H200 NVL": 835e12, "H800 PCIe": 756e12,
-    "H100": 989e12, "H200": 989e12, "H800": 989e12, "A100": 312e12, "A800": 312e12,
-}  # fmt: skip
 
 
 def sample(model: Any, batch: int, frames: int, words: int) -> dict[str, torch.Tensor]:
@@ -54,35 +48,13 @@ def seconds(work: Callable[[], object], repeats: int) -> tuple[float, float]:
     """Median wall-clock and processor time of ``work`` after one run to warm up."""
     times, cpu = [], []
     for _ in range(repeats + 1):
-        _wait()
+        wait()
         start, used = time.perf_counter(), time.process_time()
         work()
-        _wait()
+        wait()
         times.append(time.perf_counter() - start)
         cpu.append(time.process_time() - used)
     return statistics.median(times[1:]), statistics.median(cpu[1:])
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def peak_memory() -> int:
-    """Bytes at the highest point so far: of the GPU where there is one, else of the process."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10
-
-
-def peak_speed() -> float | None:
-    """What the GPU could do, operations a second; None where that is not known."""
-    return peak_of(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
-
-
-def peak_of(name: str) -> float | None:
-    """Peak of the GPU that torch calls ``name``; None where that is not known."""
-    return next((speed for part, speed in PEAK.items() if part in name), None)
 
 
 def answers(args: argparse.Namespace, batch: int) -> dict[str, Any]:
@@ -92,7 +64,7 @@ def answers(args: argparse.Namespace, batch: int) -> dict[str, Any]:
     model = internvl.build(
         internvl.config_of(args.size, args.layers), args.device, dtype, args.attention
     )
-    _wait()
+    wait()
     built = time.perf_counter() - start
     given = sample(model, batch, args.frames, args.words)
     length = {"max_new_tokens": args.new_tokens, "min_new_tokens": args.new_tokens}
@@ -121,56 +93,6 @@ def answers(args: argparse.Namespace, batch: int) -> dict[str, Any]:
         "memory_before_bytes": before,
         "peak_memory_bytes": peak_memory(),
     }
-
-
-class Steps:
-    """Times every optimiser step of a ``swift sft`` in this process.
-
-    Attributes:
-        seconds: From the end of the step before to the end of this one: rows read and computed.
-        computing: The part in which rows were computed.
-        cpu: Processor time of the same, of this process.
-        shapes: Shape of every batch of token ids.
-        model: The model being trained.
-    """
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.computing: list[float] = []
-        self.cpu: list[float] = []
-        self.shapes: list[tuple[int, ...]] = []
-        self.model: Any = None
-
-    def watch(self, trainer: Any) -> None:
-        """Follow a trainer from now on."""
-        from transformers import TrainerCallback
-
-        steps, step = self, trainer.training_step
-        self.model = trainer.model
-
-        class Clock(TrainerCallback):
-            def on_train_begin(self, *_: Any, **__: Any) -> None:
-                _wait()
-                self.ended, self.cpu = time.perf_counter(), time.process_time()
-
-            def on_step_begin(self, *_: Any, **__: Any) -> None:
-                _wait()  # the Trainer has read the rows of the whole step by now
-                self.start = time.perf_counter()
-
-            def on_step_end(self, *_: Any, **__: Any) -> None:
-                _wait()
-                now, used = time.perf_counter(), time.process_time()
-                steps.seconds.append(now - self.ended)
-                steps.computing.append(now - self.start)
-                steps.cpu.append(used - self.cpu)
-                self.ended, self.cpu = now, used
-
-        def counted(model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
-            self.shapes.append(tuple(inputs["input_ids"].shape))
-            return step(model, inputs, *rest)
-
-        trainer.training_step = counted
-        trainer.add_callback(Clock())
 
 
 def lora(args: argparse.Namespace, *, ours: bool) -> dict[str, Any]:

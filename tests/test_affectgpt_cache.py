@@ -131,7 +131,7 @@ def test_equal_weights_read_otherwise_are_other_towers(
 
 
 def test_features_of_another_rule_of_decoding_do_not_count(cache, model, processor, monkeypatch):
-    monkeypatch.setattr("emolib.models.affectgpt.cache.DECODING", 2)
+    monkeypatch.setattr("emolib.models.affectgpt.cache.DECODING", 99)
     with pytest.raises(DataError, match="decoding differ"):
         FeatureCache(cache.folder, tower_identity(model, processor))
 

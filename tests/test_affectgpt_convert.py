@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
-from transformers import AutoProcessor  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoProcessor  # noqa: E402
 
 from emolib.__main__ import main  # noqa: E402
 from emolib.errors import DataError, MissingModelError  # noqa: E402
@@ -21,6 +25,9 @@ from emolib.models.affectgpt import (  # noqa: E402
 from emolib.models.affectgpt.convert import Source, convert_affectgpt, plan  # noqa: E402
 from emolib.models.affectgpt.keys import recognise  # noqa: E402
 from tests.affectgpt_tiny import tiny_config, tiny_model, tiny_tokenizer  # noqa: E402
+from tests.paths import searched_first  # noqa: E402
+
+REPO = Path(__file__).parents[1]
 
 
 def linear(name, out, inner, bias=True):
@@ -165,19 +172,26 @@ def test_full_size_names_and_shapes(tmp_path):
 @pytest.fixture
 def published(tmp_path):
     """Small random files in the published layout, and their language model with tokenizer."""
-    config = tiny_config()
     generator = torch.Generator().manual_seed(0)
-    folder = tmp_path / "published"
+    return write_published(
+        tmp_path / "published",
+        tiny_config(),
+        tiny_model().language_model,
+        lambda shape: torch.randn(shape, generator=generator),
+    )
+
+
+def write_published(folder, config, llm, fill, shard="5GB"):
     folder.mkdir()
-    for kind, shapes in layouts(config, blocks=3).items():
-        state = {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+    blocks = config.vision_config.num_hidden_layers + 1
+    for kind, shapes in layouts(config, blocks).items():
+        state = {key: fill(shape) for key, shape in shapes.items()}
         if kind == "imagebind":
             state["modality_postprocessors.audio.1.log_logit_scale"] = torch.tensor(20.0).log()
         bare = kind in {"eva", "imagebind"}
         torch.save(state if bare else {"model": state, "epoch": 3}, folder / f"{kind}.pth")
-    llm = tiny_model().language_model
     llm.resize_token_embeddings(len(tiny_tokenizer()))
-    llm.save_pretrained(folder / "llm")
+    llm.save_pretrained(folder / "llm", max_shard_size=shard)
     tiny_tokenizer().save_pretrained(folder / "llm")
     config.save_pretrained(folder / "sizes")
     return folder
@@ -218,6 +232,44 @@ def test_converted_folder_answers(published, tmp_path, capsys):
     assert not list(tmp_path.glob(".out*"))
 
 
+def save_sentencepiece(folder):
+    """The tiny tokenizer as the ``tokenizer.model`` that LLaMA folders have."""
+    from sentencepiece import sentencepiece_model_pb2
+
+    model = sentencepiece_model_pb2.ModelProto()
+    vocabulary = sorted(tiny_tokenizer().get_vocab().items(), key=lambda item: item[1])
+    for token, number in vocabulary:
+        kind = (2, 3, 3)[number] if number < 3 else 6 if token.startswith("<0x") else 1
+        model.pieces.add(piece=token, score=-number, type=kind)
+    model.trainer_spec.model_type = 2
+    model.trainer_spec.byte_fallback = True
+    model.trainer_spec.vocab_size = len(vocabulary)
+    model.trainer_spec.pad_id = -1
+    model.normalizer_spec.name = "identity"
+    model.normalizer_spec.remove_extra_whitespaces = False
+    (folder / "tokenizer.model").write_bytes(model.SerializeToString())
+
+
+def test_published_behaviour_is_written_into_the_processor(published, tmp_path):
+    command = ["convert", "affectgpt", "--llm", str(published / "llm"), "--reference-compat"]
+    command += ["--config", str(published / "sizes" / "config.json")]
+    command += ["--files", *map(str, files_of(published)), str(tmp_path / "out")]
+    with pytest.raises(MissingModelError, match="needs the SentencePiece file"):
+        convert(published, tmp_path / "out", reference_compat=True)
+    with pytest.raises(DataError, match="needs a tokenizer"):
+        convert(published, tmp_path / "out", reference_compat=True, tokenizer=False)
+    save_sentencepiece(published / "llm")
+    assert main(command) == 0
+    convert(published, tmp_path / "plain")
+    for name, compat in (("out", True), ("plain", False)):
+        processor = AutoProcessor.from_pretrained(tmp_path / name)
+        assert processor.reference_compat is compat
+        assert processor.feature_extractor.reference_compat is compat
+        prompt = processor.prompt("infer-2024", subtitle="Hi")
+        assert ("   " in prompt) is compat
+        assert processor.encode([(prompt, None)])[0]
+
+
 def test_shards_stay_small(published, tmp_path):
     convert(published, tmp_path / "out", shard_bytes=20_000)
     shards = sorted((tmp_path / "out").glob("model-*.safetensors"))
@@ -225,6 +277,50 @@ def test_shards_stay_small(published, tmp_path):
     assert {path.name for path in shards} == set(index["weight_map"].values())
     largest = max(tensor.nbytes for tensor in tiny_model().state_dict().values())
     assert max(path.stat().st_size for path in shards) < 20_000 + largest + 20_000
+
+
+_CHILD = """
+import resource, sys
+from pathlib import Path
+from emolib.models.affectgpt import AffectGPTConfig
+from emolib.models.affectgpt.convert import convert_affectgpt
+def convert(source, out):
+    files = sorted(source.glob("*.pth"))
+    config = AffectGPTConfig.from_pretrained(source / "sizes")
+    convert_affectgpt(files, source / "llm", out, config=config, shard_bytes=10_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+small, large, out = map(Path, sys.argv[1:])
+before = convert(small, out / "small")
+print(convert(large, out / "large") - before)
+"""
+
+
+def test_memory_is_a_file_and_a_shard_not_their_sum(published, tmp_path):
+    """300 MB in eight files; mapped pages of the file being read count as memory, too."""
+    sizes = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+    reader = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6}
+    settings = tiny_config(**sizes, num_key_value_heads=8, num_hidden_layers=6).to_dict()
+    settings["vision_config"] |= sizes | {"num_hidden_layers": 4}
+    settings["audio_config"] |= sizes | {"num_hidden_layers": 4}
+    settings["image_qformer_config"] |= reader | {"encoder_hidden_size": 512}
+    settings["image_qformer_config"] |= {"num_hidden_layers": 6}
+    settings["video_qformer_config"] |= reader | {"encoder_hidden_size": 384}
+    settings["audio_qformer_config"] |= reader
+    config = AffectGPTConfig.from_dict(settings)
+    llm = AutoModelForCausalLM.from_config(config.text_config)
+    large = write_published(tmp_path / "large", config, llm, torch.zeros, shard="40MB")
+    files = [*files_of(large), *(large / "llm").glob("*.safetensors")]
+    total = sum(path.stat().st_size for path in files)
+    largest = max(path.stat().st_size for path in files)
+    assert total > 4 * largest > 200e6
+
+    environ = os.environ | {"PYTHONPATH": searched_first(REPO)}
+    command = [sys.executable, "-c", _CHILD, str(published), str(large), str(tmp_path / "out")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    extra = int(done.stdout.splitlines()[-1])
+    # a shard is collected and then serialised
+    assert extra < largest + 30e6 < total / 2, f"{extra / 1e6:.0f} of {total / 1e6:.0f} MB"
 
 
 def test_a_pad_row_shifts_the_placeholders(published, tmp_path):

@@ -358,6 +358,47 @@ def test_flash_attention_is_asked_of_the_parts_that_have_it():
     assert again.video_branch.qformer.config._attn_implementation == "sdpa"
 
 
+def test_flash_attention_is_called_by_towers_and_language_model_alone(
+    processor, tmp_path, monkeypatch
+):
+    """No GPU and no flash-attn: what stands in its place notes who asks, and computes by SDPA."""
+    from transformers import modeling_utils
+
+    asked = []
+
+    def recorder(module, query, key, value, attention_mask, **kwargs):
+        asked.append(module)
+        assert attention_mask is None  # nothing is padded
+        return modeling_utils.ALL_ATTENTION_FUNCTIONS["sdpa"](
+            module, query, key, value, attention_mask, **kwargs
+        )
+
+    def can_dispatch(self, **_):
+        assert self._supports_flash_attn, f"flash attention asked of {type(self).__name__}"
+
+    monkeypatch.setattr(modeling_utils.PreTrainedModel, "_flash_attn_can_dispatch", can_dispatch)
+    monkeypatch.setattr(modeling_utils, "lazy_import_flash_attention", lambda *_, **__: None)
+    monkeypatch.setattr(modeling_utils, "is_kernels_available", lambda: False)
+    monkeypatch.setitem(modeling_utils.ALL_ATTENTION_FUNCTIONS, "flash_attention_2", recorder)
+    tiny_model().save_pretrained(tmp_path)
+    load = AffectGPTForConditionalGeneration.from_pretrained
+    plain = load(tmp_path, dtype=torch.float32).eval()
+    flash = load(tmp_path, dtype=torch.float32, attn_implementation="flash_attention_2").eval()
+    batch = batch_of(processor, SAMPLES[:1])
+    with torch.no_grad():
+        wanted = plain(**batch).logits
+        assert not asked
+        torch.testing.assert_close(flash(**batch).logits, wanted)
+    names = {module: name for name, module in flash.named_modules()}
+    assert {names[module].split(".")[0] for module in asked} == {
+        "vision_tower",
+        "audio_tower",
+        "language_model",
+    }
+    kinds = {type(module) for module in asked}
+    assert {module for module in flash.modules() if type(module) in kinds} == set(asked)
+
+
 def test_towers_must_fit_each_other():
     settings = tiny_config().to_dict()
     settings["audio_config"]["output_size"] = 13

@@ -28,7 +28,7 @@ from emolib.models.affectgpt.cache import (  # noqa: E402
 )
 from emolib.models.affectgpt.media import read_clip, read_sound  # noqa: E402
 from tests.affectgpt_tiny import tiny_model, tiny_processor  # noqa: E402
-from tests.media_files import number_of, pattern, tone, write_video  # noqa: E402
+from tests.media_files import number_of, pattern, tone, write_audio, write_video  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -94,6 +94,27 @@ def test_a_batch_is_what_the_processor_makes(world, template):
     )
     for name, value in wanted.items():
         assert torch.equal(batch[name], value), name
+
+
+def test_published_sound_can_be_had_from_files(tmp_path, template):
+    """Of stereo the first channel, its rate changed as published: the template's as the array's."""
+    rng = np.random.default_rng(0)
+    stereo = rng.integers(-9000, 9000, (2, 100_000)).astype(np.float32) / 2**15
+    path = write_audio(tmp_path / "stereo.wav", stereo, 44_100)
+    assert read_sound(path).ndim == 1
+    assert read_sound(path, channels=True).shape == (2, 36_282)
+    extractor = template.processor.feature_extractor
+    plain = template._medium("audio", path)["sound"]
+    extractor.reference_compat = True
+    try:
+        published = template._medium("audio", path)["sound"]
+        wanted = extractor([stereo], sampling_rate=44_100)["input_features"][0]
+        silent = extractor([stereo * [[1], [0]]], sampling_rate=44_100)["input_features"][0]
+    finally:
+        extractor.reference_compat = False
+    torch.testing.assert_close(published, wanted, atol=1e-3, rtol=0)
+    torch.testing.assert_close(published, silent, atol=5e-2, rtol=0)  # the mean is of both
+    assert (published - plain).abs().mean() > 0.05
 
 
 def test_cached_features_take_the_place_of_media(world, template, tmp_path, monkeypatch):

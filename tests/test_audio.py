@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emolib.errors import MediaError
-from emolib.media.audio import NoAudioError, is_silent, read_audio
+from emolib.media.audio import NoAudioError, is_silent, read_audio, read_channels
 from tests.media_files import tone, write_audio, write_video
 from tests.shared import shared
 
@@ -67,6 +67,22 @@ def test_channels_are_averaged(tmp_path: Path, channels: int) -> None:
     levels = np.linspace(-0.9, 0.7, channels, dtype=np.float32)[:, None]
     path = write_audio(tmp_path / "a.wav", np.repeat(levels, 3200, axis=1))
     assert read_audio(path) == pytest.approx(np.full(3200, levels.mean()), abs=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_channels_come_by_themselves_at_their_own_rate(tmp_path: Path, channels: int) -> None:
+    levels = np.linspace(-0.9, 0.7, channels, dtype=np.float32)[:, None]
+    path = write_audio(tmp_path / "a.wav", np.repeat(levels, 4410, axis=1), 44_100)
+    sound = read_channels(path)
+    assert sound.rate == 44_100
+    assert sound.samples.shape == (channels, 4410)
+    assert sound.samples.dtype == np.float32
+    np.testing.assert_allclose(sound.samples, np.broadcast_to(levels, (channels, 4410)), atol=1e-4)
+
+
+def test_channels_of_a_file_without_sound(tmp_path: Path) -> None:
+    with pytest.raises(NoAudioError, match="no audio track"):
+        read_channels(write_video(tmp_path / "a.mp4", 4))
 
 
 def test_opposite_channels_cancel_and_equal_ones_do_not_clip(tmp_path: Path) -> None:

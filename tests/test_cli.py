@@ -15,7 +15,9 @@ import pytest
 from emolib import runs
 from emolib.__main__ import COMMANDS, build_parser, main
 from emolib.params import ModelParams
+from emolib.params.affectgpt import SftParams
 from emolib.params.stages import StageParams
+from emolib.params.training import LoraParams
 from emolib.report import format_table, table
 from tests.fakes import FakeEngine
 from tests.media_files import write_video
@@ -158,6 +160,17 @@ def test_doctor_says_when_deepspeed_is_missing(there, capsys, monkeypatch):
     main(["doctor", "paper"])
     printed = capsys.readouterr().out
     assert ("pip install deepspeed" in printed) != there
+
+
+def test_doctor_looks_for_deepspeed_wherever_a_stage_trains():
+    from emolib.cli.doctor import _deepspeed_of
+    from emolib.params.stages import AffectGPTSft, InternVLLora, StageParams
+
+    sft = AffectGPTSft.model_construct(recipe=SftParams(deepspeed="zero2"))
+    lora = InternVLLora.model_construct(lora=LoraParams(deepspeed="zero3"))
+    assert _deepspeed_of(sft) == ("recipe.deepspeed", "zero2")
+    assert _deepspeed_of(lora) == ("lora.deepspeed", "zero3")
+    assert _deepspeed_of(StageParams.model_construct()) == ("", "")
 
 
 def test_tables_align_chinese_and_cut_long_text():

@@ -17,8 +17,8 @@ from tests.paths import searched_first
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "benchmarks"))
-internvl, internvl_model, phases = map(
-    importlib.import_module, ("internvl", "internvl_model", "internvl_phases")
+internvl, internvl_model, phases, measuring = map(
+    importlib.import_module, ("internvl", "internvl_model", "internvl_phases", "measuring")
 )
 
 FRAMES, WORDS = 2, 24
@@ -145,7 +145,7 @@ def test_our_training_runs_through_ms_swift(tmp_path):
     ],
 )
 def test_peaks_are_of_the_very_card(name, peak):
-    assert phases.peak_of(name) == peak
+    assert measuring.peak_of(name) == peak
 
 
 def test_full_width_with_few_layers():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -22,13 +23,22 @@ from emolib import sft
 from emolib.datasets.clip import Clip
 from emolib.datasets.open import open_dataset, read_dataset
 from emolib.datasets.splits import apply_split
+from emolib.engines.swift_setup import ModelFolder
 from emolib.engines.tiny import tiny_folder
-from emolib.errors import DataError, EngineError, ParamsError, TrainingError
+from emolib.errors import (
+    DataError,
+    EngineError,
+    MissingDependencyError,
+    ParamsError,
+    TrainingError,
+)
 from emolib.ledger import Ledger
 from emolib.models.affectgpt.engine import AffectGPTEngine
 from emolib.params import DataParams, Decoding, ModelParams
 from emolib.params.affectgpt import SftParams
+from emolib.sft.command import build_command
 from emolib.sft.data import check_lengths
+from tests.paths import searched_first
 from tests.shared import shared
 
 MODEL = ModelParams(
@@ -43,14 +53,14 @@ RECIPE = SftParams(
 )
 DATA = DataParams(kind="demo", clips=10)
 
-# Kills the parent when the second of three checkpoints is complete.
+# Kills the process that trains, TRAINER, when one of its checkpoints is complete.
 KILL = """
 import os, pathlib, signal, time
 touch = pathlib.Path.touch
 def touch_and_kill(self, *args, **kwargs):
     touch(self, *args, **kwargs)
-    if self.parent.name == "checkpoint-8":
-        os.kill(os.getppid(), signal.SIGKILL)
+    if self.parent.name == "CHECKPOINT":
+        os.kill(int(os.environ["TRAINER"]), signal.SIGKILL)
         time.sleep(60)
 pathlib.Path.touch = touch_and_kill
 """
@@ -68,6 +78,13 @@ class World:
         self.rows = [*sft.clip_rows(self.split.train, "paper"), *sft.picture_rows(pictures)]
         self.val = sft.clip_rows(self.split.val, "paper")
         self.plan = sft.plan(len(self.split.train), 5, 0.5, RECIPE, 0)
+
+    def train_zero(self, name: str, deepspeed: str) -> sft.Trained:
+        """Two epochs of two steps, over two processes."""
+        parts = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 2, "processes": 2}
+        recipe = RECIPE.model_copy(update=parts | {"deepspeed": deepspeed})
+        plan = sft.plan(len(self.split.train), 5, 0.5, recipe, 0)
+        return self.train(name, recipe, plan=plan, val=())
 
     def train(self, name: str, recipe: SftParams = RECIPE, **more: Any) -> sft.Trained:
         more = {"val": self.val, "features": self.home / "features", **more}
@@ -111,19 +128,24 @@ def test_only_the_branches_are_kept(world: World, trained: sft.Trained) -> None:
     assert [path.parent.name for path in with_optimizer] == ["checkpoint-12"]
 
 
-def test_killed_training_goes_on_with_the_same_losses(world: World, trained: sft.Trained) -> None:
-    folder = world.home / "kill"
+def kill_at(world: World, checkpoint: str, train: str) -> None:
+    """Train in a process that dies when a checkpoint of its training is complete."""
+    folder = world.home / f"kill-{checkpoint}"
     folder.mkdir()
-    (folder / "sitecustomize.py").write_text(KILL)
+    (folder / "sitecustomize.py").write_text(KILL.replace("CHECKPOINT", checkpoint))
     code = (
-        "import sys; from pathlib import Path; import tests.test_sft as t;"
-        "t.World(Path(sys.argv[1])).train('killed')"
+        "import os, sys; from pathlib import Path; import tests.test_sft as t;"
+        f"os.environ['TRAINER'] = str(os.getpid()); t.World(Path(sys.argv[1])).{train}"
     )
-    path = os.pathsep.join([str(folder), str(Path(__file__).resolve().parents[1])])
+    path = os.pathsep.join([str(folder), searched_first(Path(__file__).resolve().parents[1])])
     ended = subprocess.run(
         [sys.executable, "-c", code, str(world.home)], env=os.environ | {"PYTHONPATH": path}
     )
     assert ended.returncode == -signal.SIGKILL
+
+
+def test_killed_training_goes_on_with_the_same_losses(world: World, trained: sft.Trained) -> None:
+    kill_at(world, "checkpoint-8", "train('killed')")
     assert not (world.home / "killed" / "result.json").exists()
     resumed = world.train("killed")
     assert resumed.resumed_from == 8
@@ -322,6 +344,50 @@ def test_a_perspective_changes_with_its_own_modality_alone(world: World) -> None
             assert same == (view not in ("all", changed)), (changed, view)
 
 
+def test_a_folder_that_hears_as_published_is_given_every_channel(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By predictions and by the cache that training fills."""
+    from emolib.models.affectgpt import AffectGPTForConditionalGeneration, AffectGPTProcessor
+    from emolib.models.affectgpt.sound import ImageBindFeatureExtractor
+    from emolib.sft.worker import fill_cache
+    from tests.media_files import write_audio
+
+    folder = tmp_path / "compat"
+    shutil.copytree(tiny_folder("affectgpt", world.home / "models"), folder)
+    processor = AffectGPTProcessor.from_pretrained(folder)
+    processor.feature_extractor.reference_compat = True
+    processor.save_pretrained(folder)
+    stereo = np.random.default_rng(0).normal(0, 0.1, (2, 40_000)).astype(np.float32)
+    file = write_audio(tmp_path / "stereo.wav", stereo, 22_050)
+    heard: list[tuple[int, ...]] = []
+    clips = ImageBindFeatureExtractor.clips
+
+    def listening(self: Any, waveform: np.ndarray, rate: int) -> np.ndarray:
+        heard.append((*waveform.shape, rate))
+        return clips(self, waveform, rate)
+
+    monkeypatch.setattr(ImageBindFeatureExtractor, "clips", listening)
+    for model in (MODEL.model, str(folder)):
+        params = MODEL.model_copy(update={"model": model})
+        with (
+            AffectGPTEngine(params, "tiny", cache=world.home / "models") as engine,
+            Ledger(tmp_path / f"{len(heard)}.jsonl") as ledger,
+        ):
+            clip = replace(world.clips[0], audio=file)
+            [said] = sft.describe([clip], engine, ledger, system="x", views=["audio"])["audio"]
+        assert said.status == "ok", said.error
+    assert [channels for channels, *_ in heard] == [1, 2]
+    assert heard[1] == (2, 29_025, 16_000)
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"videos": [], "audios": [str(file)]}))
+    monkeypatch.setenv("AFFECTGPT_CACHE", str(tmp_path / "features"))
+    architecture = AffectGPTForConditionalGeneration
+    fill_cache(architecture.from_pretrained(folder), processor, ["--dataset", str(rows)], {0})
+    assert heard[2:] == [(2, 29_025, 16_000)]
+
+
 def test_training_moves_all_but_the_text(world: World, trained: sft.Trained) -> None:
     before = ask(world, world.clips[:4], "before")
     after = ask(world, world.clips[:4], "after", trained.checkpoints[-1].file)
@@ -389,7 +455,62 @@ def test_another_trainable_set_is_refused(world: World) -> None:
     assert check_trainable(full) == PUBLISHED == (116, 44_959_744)
 
 
+def command_of(recipe: SftParams, dtype: str, out: Path) -> list[str]:
+    found = ModelFolder(Path("/weights/affectgpt"), "affectgpt", "bfloat16")
+    plan = sft.Plan(np.arange(8), 4, 8, {})
+    model = MODEL.model_copy(update={"dtype": dtype})
+    return build_command(model, recipe, found, 8, plan, False, out, 0, None)
+
+
+@pytest.mark.parametrize("name", ["zero1", "zero2", "zero2_offload"])
+def test_deepspeed_is_a_word_of_the_recipe(name: str, tmp_path: Path) -> None:
+    words = " ".join(command_of(SftParams(deepspeed=name, processes=4), "auto", tmp_path))
+    assert f"--deepspeed {name} " in words
+    assert "--processes 4" in words
+    assert "--fp16" not in words
+    plain = " ".join(command_of(SftParams(), "auto", tmp_path))
+    assert "--deepspeed" not in plain
+    # ms-swift would have DeepSpeed turn float32 weights into fp16
+    whole = " ".join(command_of(SftParams(deepspeed=name), "float32", tmp_path))
+    assert "--fp16 false" in whole
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("deepspeed") is None, reason="to run it: pip install deepspeed"
+)
+def test_deepspeed_goes_on_after_a_kill_and_learns_the_same(world: World) -> None:
+    """Two processes over gloo, ZeRO-2; the kill comes after the first of two checkpoints."""
+    from safetensors.torch import load_file
+
+    plain = world.train_zero("two", "")
+    kill_at(world, "checkpoint-2", "train_zero('two-zero', 'zero2')")
+    zero = world.train_zero("two-zero", "zero2")
+    assert zero.resumed_from == 2
+    losses = [[e["loss"] for e in one.history if "loss" in e] for one in (plain, zero)]
+    np.testing.assert_allclose(losses[1], losses[0], atol=2e-5)
+    first, last = (c.file.parent for c in zero.checkpoints)
+    assert not list(first.glob("global_step*"))
+    assert [path.name for path in last.glob("global_step*")] == ["global_step4"]
+    # what is frozen is in none of it
+    kept = sum(path.stat().st_size for path in last.rglob("*_states.pt"))
+    assert kept < 20 * zero.parameters
+    ours, theirs = (load_file(one.checkpoints[-1].file) for one in (zero, plain))
+    for name, weights in ours.items():
+        np.testing.assert_allclose(weights, theirs[name], atol=1e-4, err_msg=name)
+
+
+def test_deepspeed_that_is_not_installed_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"recipe.deepspeed = 'zero2' needs DeepSpeed"):
+        world.train("zero", RECIPE.model_copy(update={"deepspeed": "zero2"}))
+    assert not (world.home / "zero").exists()
+
+
 def test_recipe_is_checked() -> None:
+    with pytest.raises(ValueError, match="deepspeed: 'zero3' would divide the frozen towers"):
+        SftParams(deepspeed="zero3")
     with pytest.raises(ValueError, match="every crop is another picture"):
         SftParams(crop=True)
     assert SftParams(crop=True, cache=False).crop

@@ -22,7 +22,7 @@ from emolib.datasets.inspection import inspect
 from emolib.errors import DecoderError, LedgerError, MediaError, NoAudioError, RunError
 from emolib.ledger import Ledger
 from emolib.media import supervisor
-from emolib.media.audio import read_audio
+from emolib.media.audio import read_audio, read_channels
 from emolib.media.store import FrameStore
 from emolib.media.supervisor import spread
 from emolib.media.video import probe, read_frames, sample_frames
@@ -106,6 +106,7 @@ def test_workers_give_what_the_process_itself_gives(tmp_path, good):
         lambda: read_frames(good, np.array([0.9, 0.1, 0.1])),
         lambda: read_audio(good, 8000),
         lambda: read_audio(silent),
+        lambda: (read_channels(good).rate, read_channels(good).samples.tobytes()),
         lambda: sample_frames(cut),
         lambda: probe(tmp_path / "missing.mp4"),
         lambda: probe(tmp_path),

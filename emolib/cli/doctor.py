@@ -21,7 +21,7 @@ from emolib.params import profiles
 from emolib.params.baselines import Recipe
 from emolib.params.loading import project_root
 from emolib.params.schemas import ModelParams
-from emolib.params.stages import InternVLLora, StageParams
+from emolib.params.stages import AffectGPTSft, InternVLLora, StageParams
 from emolib.report import format_table
 
 _EXTRAS = {
@@ -115,8 +115,9 @@ def _stages(root: Path, profile: str, todo: list[str]) -> list[list[str]]:
         try:
             params = profiles.resolve(root, profile, stage.name, dict.fromkeys(stage.feeds, "."))
             rows.append([stage.name, "ok"])
-            if isinstance(params, InternVLLora) and params.lora.deepspeed and not _deepspeed():
-                rows[-1][1] = f"lora.deepspeed = {params.lora.deepspeed}: DeepSpeed is missing"
+            key, value = _deepspeed_of(params)
+            if value and not _deepspeed():
+                rows[-1][1] = f"{key} = {value}: DeepSpeed is missing"
                 todo.append("pip install deepspeed")
             if params.cluster.engine == "ray" and not cluster.is_installed():
                 rows[-1][1] = "cluster.engine = ray: Ray is missing"
@@ -125,6 +126,15 @@ def _stages(root: Path, profile: str, todo: list[str]) -> list[list[str]]:
             rows.append([stage.name, str(error)])
             todo.append(f"mend params/{profile}/{stage.name}.yaml")
     return rows
+
+
+def _deepspeed_of(params: StageParams) -> tuple[str, str]:
+    """Where a stage says which of DeepSpeed's settings it trains with, and which; "" = none."""
+    if isinstance(params, InternVLLora):
+        return "lora.deepspeed", params.lora.deepspeed
+    if isinstance(params, AffectGPTSft):
+        return "recipe.deepspeed", params.recipe.deepspeed
+    return "", ""
 
 
 def _deepspeed() -> bool:

@@ -1,8 +1,8 @@
-"""Read the sound of a file as one float32 channel."""
+"""Read the sound of a file: as one float32 channel, or every channel by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from emolib.errors import MediaError, NoAudioError
 from emolib.media.container import open_media, reason
+from emolib.media.records import Sound
 from emolib.media.supervisor import active
 
-__all__ = ["NoAudioError", "is_silent", "read_audio"]
+__all__ = ["NoAudioError", "is_silent", "read_audio", "read_channels"]
 
 RATE = 16_000  # Hz; what speech models take
 # Packets of a sound file that may be undecodable (MP3s often start with a stray one).
@@ -46,6 +47,38 @@ def read_audio(path: Path, rate: int = RATE) -> np.ndarray:
     path = Path(path)
     if (workers := active()) is not None:
         return cast(np.ndarray, workers.call("read_audio", path, rate=rate))
+    blocks, _ = _blocks(path, rate, lambda block: block.mean(axis=1, dtype=np.float32))
+    return _whole(blocks, path)
+
+
+def read_channels(path: Path) -> Sound:
+    """Decode the first audio track of a file as it is: every channel, at the file's own rate.
+
+    Args:
+        path: As for :func:`read_audio`, which says what counts as damaged.
+
+    Raises:
+        NoAudioError: there is no sound in the file.
+        MediaError: missing or corrupt file, or the number of channels changes in it.
+    """
+    path = Path(path)
+    if (workers := active()) is not None:
+        return cast(Sound, workers.call("read_channels", path))
+    blocks, rate = _blocks(path, 0, lambda block: block)
+    if len({block.shape[1] for block in blocks}) > 1:
+        raise MediaError(f"{path}: the number of channels changes within the audio track")
+    return Sound(np.ascontiguousarray(_whole(blocks, path).T), rate)
+
+
+def _blocks(
+    path: Path, rate: int, take: Callable[[np.ndarray], np.ndarray]
+) -> tuple[list[np.ndarray], int]:
+    """What ``take`` makes of every [samples, channels] of the track, and their rate; 0 = its own.
+
+    Raises:
+        NoAudioError: no sound.
+        MediaError: as :func:`read_audio`.
+    """
     with open_media(path) as container:
         if not container.streams.audio:
             kinds = sorted({s.type for s in container.streams})
@@ -53,9 +86,14 @@ def read_audio(path: Path, rate: int = RATE) -> np.ndarray:
         stream = container.streams.best("audio") or container.streams.audio[0]
         if stream.codec_context is None:
             raise MediaError(f"{path}: its audio codec is not supported by this build of libav")
-        blocks = list(_resampled(_decoded(container, stream, path), rate))
+        rate = rate or stream.codec_context.sample_rate
+        blocks = [take(block) for block in _resampled(_decoded(container, stream, path), rate)]
     if not blocks:
         raise NoAudioError(f"{path}: the audio track is empty")
+    return blocks, rate
+
+
+def _whole(blocks: list[np.ndarray], path: Path) -> np.ndarray:
     sound = np.concatenate(blocks)
     if not np.isfinite(sound).all():
         raise MediaError(f"{path}: the audio track holds values that are not numbers")
@@ -138,7 +176,7 @@ def _wave_is_cut(path: Path) -> bool:
 
 
 def _resampled(frames: Iterator[Any], rate: int) -> Iterator[np.ndarray]:
-    """Give blocks of float32 [samples] at ``rate``, all channels averaged.
+    """Give blocks of float32 [samples, channels] at ``rate``.
 
     Only the rate is left to libswresample: its own down-mix to mono is 3 dB louder than the
     mean in float and may exceed full scale.
@@ -149,18 +187,17 @@ def _resampled(frames: Iterator[Any], rate: int) -> Iterator[np.ndarray]:
         now = (frame.format.name, frame.layout.name, frame.sample_rate)
         if now != kind:  # also in the middle of a stream
             if resampler is not None:
-                yield from _means(resampler.resample(None))
+                yield from _arrays(resampler.resample(None))
             resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=rate)
             kind = now
         frame.pts = None  # gaps in the time stamps are not filled
-        yield from _means(resampler.resample(frame))
+        yield from _arrays(resampler.resample(frame))
     if resampler is not None:
-        yield from _means(resampler.resample(None))
+        yield from _arrays(resampler.resample(None))
 
 
-def _means(frames: list[Any]) -> Iterator[np.ndarray]:
+def _arrays(frames: list[Any]) -> Iterator[np.ndarray]:
     for frame in frames:
         if frame.samples:
             # Interleaved: PyAV misreads the planes of frames with more than eight channels.
-            samples = frame.to_ndarray().reshape(frame.samples, frame.layout.nb_channels)
-            yield samples.mean(axis=1, dtype=np.float32)
+            yield frame.to_ndarray().reshape(frame.samples, frame.layout.nb_channels)

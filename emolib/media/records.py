@@ -44,6 +44,19 @@ class VideoInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Sound:
+    """An audio track as it was recorded.
+
+    Attributes:
+        samples: float32 [channels, samples] in [-1, 1].
+        rate: Samples a second.
+    """
+
+    samples: np.ndarray
+    rate: int
+
+
+@dataclass(frozen=True, slots=True)
 class Frames(Sequence[Frame]):
     """The frames of one clip, one for each time asked for, in that order.
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from emolib.media.reader import Frame
-from emolib.media.records import Frames, VideoInfo
+from emolib.media.records import Frames, Sound, VideoInfo
 
 Message = dict[str, Any]
 LENGTH = 8
@@ -30,6 +30,8 @@ def pack(value: object) -> tuple[Message, list[np.ndarray]]:
     """
     if isinstance(value, np.ndarray):
         return {"kind": "array"}, [value]
+    if isinstance(value, Sound):
+        return {"kind": "sound", "rate": value.rate}, [value.samples]
     if isinstance(value, VideoInfo):
         return {"kind": "info", **asdict(value), "path": ""}, []
     if isinstance(value, Frames):
@@ -51,6 +53,8 @@ def unpack(message: Message, arrays: Sequence[np.ndarray], path: Path) -> Any:
     kind = message.pop("kind")
     if kind == "array":
         return arrays[0]
+    if kind == "sound":
+        return Sound(arrays[0], message["rate"])
     if kind == "info":
         return VideoInfo(**{**message, "path": path})
     frames = [Frame(image, **one) for image, one in zip(arrays, message["frames"], strict=True)]

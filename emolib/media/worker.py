@@ -17,7 +17,7 @@ from typing import Any
 
 from emolib.errors import MediaError, NoAudioError
 from emolib.media import wire
-from emolib.media.audio import read_audio
+from emolib.media.audio import read_audio, read_channels
 from emolib.media.video import probe, read_frames, sample_frames
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -25,6 +25,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "read_frames": read_frames,
     "sample_frames": sample_frames,
     "read_audio": read_audio,
+    "read_channels": read_channels,
 }
 # Seconds beyond the time limit after which a job ends its own process.
 GRACE_S = 30.0

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from emolib.params.schemas import Schema
+from emolib.params.training import DeepSpeed
 
 #: What of a clip a prediction may see.
 Perspective = Literal["all", "video", "audio", "text"]
@@ -59,6 +60,8 @@ class SftParams(Schema):
         gradient_checkpointing: Compute the language model's activations twice instead of
             keeping them.
         workers: Data-loading processes a GPU; 0 = none besides the training process.
+        deepspeed: "" or "zero1", "zero2", "zero2_offload": divide the optimiser's states (0.5 GB)
+            among the processes. "zero3", which divides the frozen weights as well, is refused.
     """
 
     epochs: int = Field(default=100, ge=1)
@@ -78,6 +81,7 @@ class SftParams(Schema):
     cache: bool = True
     gradient_checkpointing: bool = True
     workers: int = Field(default=0, ge=0)
+    deepspeed: DeepSpeed = ""
 
     @model_validator(mode="after")
     def _rate_falls(self) -> Self:
@@ -92,6 +96,15 @@ class SftParams(Schema):
     def _crops_are_not_cached(self) -> Self:
         if self.crop and self.cache:
             raise ValueError("crop: every crop is another picture: set cache: false with it")
+        return self
+
+    @model_validator(mode="after")
+    def _towers_are_whole(self) -> Self:
+        if self.deepspeed.startswith("zero3"):
+            raise ValueError(
+                f"deepspeed: {self.deepspeed!r} would divide the frozen towers, which every "
+                "process needs whole to encode its media: choose zero1, zero2 or zero2_offload"
+            )
         return self
 
     def kept_epochs(self) -> list[int]:

@@ -9,6 +9,9 @@ from pydantic import Field, model_validator
 
 from emolib.params.schemas import Schema
 
+#: ms-swift's names of DeepSpeed's settings; "" = none.
+DeepSpeed = Literal["", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"]
+
 
 class LoraParams(Schema):
     """How a LoRA is trained by ms-swift.
@@ -76,7 +79,7 @@ class LoraParams(Schema):
     nodes: int = Field(default=1, ge=1)
     master_addr: str = ""
     master_port: int = Field(default=29500, ge=1, le=65535)
-    deepspeed: Literal["", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"] = ""
+    deepspeed: DeepSpeed = ""
 
     @model_validator(mode="after")
     def _plain_names(self) -> Self:

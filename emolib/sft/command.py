@@ -29,11 +29,12 @@ def build_command(
 ) -> list[str]:
     """Write the worker's command line: our options, then ``swift sft``'s."""
     every = sft.save_epochs * plan.steps_per_epoch
+    dtype = found.dtype if model.dtype == "auto" else model.dtype
     options: dict[str, object] = {
         "model": found.path.resolve(),
         "model_type": "affectgpt",
         "template": "affectgpt",
-        "torch_dtype": found.dtype if model.dtype == "auto" else model.dtype,
+        "torch_dtype": dtype,
         "attn_impl": model.attention or None,
         # all of what ms-swift calls the aligner, and a LoRA that the worker has put into the
         # language model before: the worker checks that it is the design's set
@@ -64,6 +65,9 @@ def build_command(
         "gradient_accumulation_steps": sft.accumulate,
         "gradient_checkpointing": sft.gradient_checkpointing,
         "ddp_find_unused_parameters": False,  # the model gives absent branches zero gradients
+        "deepspeed": sft.deepspeed or None,
+        # for float32 ms-swift asks for fp16 autocast, for which DeepSpeed would halve the weights
+        "fp16": False if sft.deepspeed and dtype == "float32" else None,
         "seed": seed,
         "data_seed": seed,
         "save_strategy": "steps",

@@ -58,11 +58,12 @@ def describe(
         Perspective -> one prediction a clip, in order. Labels are found without an LLM.
     """
     question = question_of(preset, "description" if answer == "description" else "labels")
+    channels = getattr(engine, "channels", False)
     tasks: list[Task] = []
     absent: dict[str, str] = {}
     for clip in clips:
         for view in views:
-            made = _task(clip, view, preset, question)
+            made = _task(clip, view, preset, question, channels)
             if isinstance(made, Task):
                 tasks.append(made)
             else:
@@ -207,7 +208,9 @@ def _id(clip: Clip, view: str) -> str:
     return f"{clip.name}/{view}"
 
 
-def _task(clip: Clip, view: Perspective, preset: str, question: str | None) -> Task | str:
+def _task(
+    clip: Clip, view: Perspective, preset: str, question: str | None, channels: bool
+) -> Task | str:
     """The question, or why there is none."""
     try:
         sound = _sound_file(clip) if view in ("all", "audio") else None
@@ -226,7 +229,7 @@ def _task(clip: Clip, view: Perspective, preset: str, question: str | None) -> T
     )
     content = {**shas, "prompt": prompt, "frames": "published sampler"}
     info = {"view": view, "subtitle_source": clip.subtitle_source}
-    build = partial(_request, files, shas, prompt)
+    build = partial(_request, files, shas, prompt, channels)
     return Task(id=_id(clip, view), content=content, build=build, info=info)
 
 
@@ -237,13 +240,15 @@ def _sound_file(clip: Clip) -> Path | None:
         return None  # building the request says what is wrong with the file
 
 
-def _request(files: Mapping[str, Path], shas: Mapping[str, str], prompt: str) -> Request:
+def _request(
+    files: Mapping[str, Path], shas: Mapping[str, str], prompt: str, channels: bool
+) -> Request:
     for kind, path in files.items():
         # The answer is kept under this content: what came in its place must not answer for it.
         if not is_unchanged(path, shas[kind]):
             raise DataError(f"{path}: gone or changed since this run began; run it again")
     images = tuple(_frames(files["video"], shas["video"])) if "video" in files else ()
-    audio = (_sound(files["audio"], shas["audio"]),) if "audio" in files else ()
+    audio = (_sound(files["audio"], shas["audio"], channels),) if "audio" in files else ()
     return Request(id="", prompt=prompt, images=images, audio=audio)
 
 
@@ -253,8 +258,8 @@ def _frames(path: Path, sha: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _sound(path: Path, sha: str) -> np.ndarray:
-    samples = read_sound(path)
+def _sound(path: Path, sha: str, channels: bool) -> np.ndarray:
+    samples = read_sound(path, channels)
     assert samples is not None, "asked only of files with an audio track"
     return samples
 

@@ -22,7 +22,12 @@ from emolib.params.schemas import ModelParams
 from emolib.sft.command import build_command, feature_environment
 from emolib.sft.data import Plan, check_lengths
 from emolib.training.folder import claim, last_checkpoint, step_of
-from emolib.training.process import Progress, build_environment, run_worker
+from emolib.training.process import (
+    Progress,
+    build_environment,
+    require_deepspeed,
+    run_worker,
+)
 
 BRANCHES = "branches.safetensors"
 TRAINABLE = "trainable.json"
@@ -157,8 +162,10 @@ def train_branches(
         TrainingError: training failed (with the end of its log), or ``out`` holds a training
             with other settings.
         MissingModelError: the model is not on this machine.
+        MissingDependencyError: DeepSpeed is asked for and not installed.
     """
     begin = time.perf_counter()
+    require_deepspeed("recipe.deepspeed", sft.deepspeed)
     out = Path(out).resolve()
     found = find_model(model, cache)
     longest = _check_rows(rows, val, plan, found, sft.max_length)

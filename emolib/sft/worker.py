@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -27,14 +28,15 @@ def main() -> None:
     """Read our own options, then give the rest to ms-swift."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--parent", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=0, help="to start; 0 = this is one")
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--order", type=Path, required=True)
     parser.add_argument("--resume", default="")
     parser.add_argument("--lora", type=json.loads, default=None)
     ours, rest = parser.parse_known_args()
     die_with_parent(ours.parent or os.getppid())
-    if ours.processes > 1:
+    # DeepSpeed wants a process group even for one process.
+    if ours.processes > 1 or (ours.processes and "--deepspeed" in rest):
         # The launcher takes this process's place and so keeps the signal; its workers get
         # their own when they come through here.
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
@@ -56,8 +58,8 @@ def train(
     from emolib.models.affectgpt.lora import add_lora
     from emolib.models.affectgpt.trained import check_trainable, load_branches, save_branches
 
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and not torch.cuda.is_available():
+    world, deepspeed = int(os.environ.get("WORLD_SIZE", "1")), "--deepspeed" in arguments
+    if (world > 1 or deepspeed) and not torch.cuda.is_available():
         # Without these the processes would train side by side, each for itself.
         arguments = [*arguments, "--use_cpu", "true", "--ddp_backend", "gloo"]
 
@@ -89,6 +91,10 @@ def train(
             trainer.train_dataset = InOrder(trainer.train_dataset, np.load(order))
             trainer.add_callback(_mark_complete())
             trainer._load_from_checkpoint = _load
+            if deepspeed:
+                from emolib.sft.zero import adapt
+
+                adapt(trainer)  # and loads by itself: states and branches
             return super().train(trainer)
 
     def _save(model: Any, folder: str) -> None:
@@ -151,7 +157,7 @@ def fill_cache(model: Any, processor: Any, arguments: list[str], seen: set[int])
     frames = processor.video_processor.num_frames
     readers: tuple[tuple[Kind, Callable[[Path], Any]], ...] = (
         ("video", partial(read_clip, frames=frames)),
-        ("audio", read_sound),
+        ("audio", partial(read_sound, channels=processor.feature_extractor.reference_compat)),
     )
     for kind, read in readers:
         paths = sorted(set(_media(arguments, f"{kind}s", seen)))[rank::size]
@@ -188,8 +194,11 @@ def _mark_complete() -> Any:
             (folder / COMPLETE).touch()
             for older in folder.parent.glob("checkpoint-*"):
                 if older != folder:  # only the newest is ever gone on from
-                    for name in ("optimizer.pt", "scheduler.pt"):
-                        (older / name).unlink(missing_ok=True)
+                    for pattern in ("optimizer.pt", "scheduler.pt", "latest", "zero_to_*.py"):
+                        for file in older.glob(pattern):
+                            file.unlink()
+                    for states in older.glob("global_step*"):  # DeepSpeed's optimisers
+                        shutil.rmtree(states)
 
     return MarkComplete()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.util
 import math
 import shutil
 import tempfile
@@ -21,7 +20,7 @@ from emolib.engines.swift_setup import (
     load_model,
     one_line,
 )
-from emolib.errors import EngineError, MissingDependencyError, TrainingError
+from emolib.errors import EngineError, TrainingError
 from emolib.files import read_json, write_json
 from emolib.params.schemas import ModelParams
 from emolib.params.training import LoraParams
@@ -31,6 +30,7 @@ from emolib.training.process import (
     Progress,
     build_command,
     build_environment,
+    require_deepspeed,
     run_worker,
 )
 from emolib.training.rows import check_budget, check_rows
@@ -100,10 +100,7 @@ def train_lora(
         MissingDependencyError: DeepSpeed is asked for and not installed.
     """
     begin = time.perf_counter()
-    if lora.deepspeed and importlib.util.find_spec("deepspeed") is None:
-        raise MissingDependencyError(
-            f"lora.deepspeed = {lora.deepspeed!r} needs DeepSpeed: pip install deepspeed"
-        )
+    require_deepspeed("lora.deepspeed", lora.deepspeed)
     dataset, out = Path(dataset).resolve(), Path(out).resolve()
     rows = check_rows(dataset)
     if val is not None:

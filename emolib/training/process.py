@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from emolib import processes
 from emolib.engines.swift_setup import ModelFolder, worker_environment
-from emolib.errors import TrainingError
+from emolib.errors import MissingDependencyError, TrainingError
 from emolib.params.schemas import ModelParams
 from emolib.params.training import LoraParams
 
@@ -112,6 +113,20 @@ def swift_arguments(options: Mapping[str, object]) -> list[str]:
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def require_deepspeed(key: str, value: str) -> None:
+    """Stop at once where DeepSpeed is asked for and not there.
+
+    Args:
+        key: The parameter that asks, for the message.
+        value: What it says; "" asks for nothing.
+
+    Raises:
+        MissingDependencyError: DeepSpeed is not installed.
+    """
+    if value and importlib.util.find_spec("deepspeed") is None:
+        raise MissingDependencyError(f"{key} = {value!r} needs DeepSpeed: pip install deepspeed")
 
 
 def build_environment(model: ModelParams, out: Path) -> dict[str, str]:

@@ -108,6 +108,11 @@ def _add_2024(families: Any) -> None:
     parser.add_argument(
         "--no-tokenizer", action="store_true", help="the language model folder has no tokenizer"
     )
+    parser.add_argument(
+        "--reference-compat",
+        action="store_true",
+        help="prepare sound and tokenise as the published code does, faults included",
+    )
     parser.set_defaults(convert=run)
 
 
@@ -123,7 +128,12 @@ def run(args: argparse.Namespace) -> int:
     from emolib.models.affectgpt.convert import convert_affectgpt
 
     config = None if args.config is None else AffectGPTConfig.from_json_file(args.config)
-    report = convert_affectgpt(files, args.llm, dst, config=config, tokenizer=not args.no_tokenizer)
+    report = convert_affectgpt(
+        *(files, args.llm, dst),
+        config=config,
+        tokenizer=not args.no_tokenizer,
+        reference_compat=args.reference_compat,
+    )
     for entry in report["files"]:
         left = sum(len(keys) for keys in entry["ignored"].values())
         counts = f"{entry['used']:>5} used {left:>5} left out"

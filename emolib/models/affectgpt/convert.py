@@ -23,7 +23,7 @@ from emolib.models.affectgpt.keys import KINDS, ORDER, recognise, route
 from emolib.models.affectgpt.modeling import AffectGPTForConditionalGeneration
 from emolib.models.affectgpt.output import Shards, check_new, generation_config, new_folder
 from emolib.models.affectgpt.processing import AffectGPTProcessor
-from emolib.models.affectgpt.tokenizing import load_tokenizer, placeholder_ids
+from emolib.models.affectgpt.tokenizing import load_tokenizer, placeholder_ids, sentencepiece_of
 from emolib.models.affectgpt.weights import llm_files, shapes_of, tensors_of
 
 _REQUIRED = ("eva", "blip2", "imagebind")
@@ -55,6 +55,7 @@ def convert_affectgpt(
     *,
     config: AffectGPTConfig | None = None,
     tokenizer: bool = True,
+    reference_compat: bool = False,
     shard_bytes: int = 2_000_000_000,
 ) -> dict[str, Any]:
     """Convert published files into one folder for ``from_pretrained``.
@@ -69,6 +70,8 @@ def convert_affectgpt(
             are replaced by those of ``llm``.
         tokenizer: Also write processor and tokenizer. False for a folder without one:
             placeholders then get the two ids after the vocabulary.
+        reference_compat: The written processor prepares sound and tokenises as the published code
+            does; needs the ``tokenizer.model`` in ``llm``.
         shard_bytes: Largest output file, and about the memory needed.
 
     Returns:
@@ -82,6 +85,10 @@ def convert_affectgpt(
     """
     check_new(dst)
     words = load_tokenizer(llm) if tokenizer else None
+    if reference_compat:
+        if words is None:
+            raise DataError("reference_compat is of the processor: it needs a tokenizer")
+        sentencepiece_of(words)  # says what is missing
     sources = [_opened(path) for path in files] + [_opened(p, "llm") for p in llm_files(llm)]
     config = _configured(config, llm, words)
     winners, model = plan(sources, config)
@@ -94,7 +101,7 @@ def convert_affectgpt(
         config.save_pretrained(work)
         generation_config(config, words).save_pretrained(work)
         if words is not None:
-            AffectGPTProcessor.for_config(config, words).save_pretrained(work)
+            AffectGPTProcessor.for_config(config, words, reference_compat).save_pretrained(work)
             if (llm / "tokenizer.model").is_file():  # the exact published segmentation
                 shutil.copyfile(llm / "tokenizer.model", work / "tokenizer.model")
         report = _report(sources, winners, config)

@@ -110,6 +110,8 @@ class AffectGPTEngine(EngineBase):
         self._processor: Any = processor
         self._batch, self._decoding = params.batch_size, params.decoding
         self._towers: OrderedDict[str, torch.Tensor] = OrderedDict()
+        #: Sound is wanted with all channels, [channels, samples], as the published code hears it.
+        self.channels: bool = processor.feature_extractor.reference_compat
         self.identity = {
             "engine": "affectgpt",
             "model": shown_name(params, found),
@@ -251,7 +253,9 @@ class AffectGPTEngine(EngineBase):
 
 def _fault(request: Request, multi_tokens: int) -> str:
     """What is wrong with a request; "" when nothing is."""
-    if fault := media_fault(request):
+    # several channels are as good as one here
+    first = tuple(sound[0] if sound.ndim == 2 and len(sound) else sound for sound in request.audio)
+    if fault := media_fault(replace(request, audio=first)):
         return fault
     if request.system is not None:
         return "AffectGPT takes no system message"

@@ -8,14 +8,14 @@ import numpy as np
 
 from emolib.datasets.clip import Clip
 from emolib.errors import MediaError
-from emolib.media.audio import NoAudioError, read_audio
+from emolib.media.audio import RATE, NoAudioError, read_audio, read_channels
 from emolib.media.store import read_picture
 from emolib.media.video import probe, read_frames
 from emolib.models.affectgpt.frames import sample_indices
 
 #: Version of how a file becomes arrays (:func:`read_clip`, :func:`read_sound` and what they call).
 #: Raise it with every change that gives other arrays: features cached before it count no more.
-DECODING = 1
+DECODING = 2
 FRAMES = ".npy"  # frames ready to be shown, uint8 RGB [frames, height, width, 3]
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
@@ -69,13 +69,26 @@ def sound_file(clip: Clip) -> Path | None:
     return clip.video if probe(clip.video).has_audio else None
 
 
-def read_sound(path: Path) -> np.ndarray | None:
-    """The sound of a file, float32 [samples] at 16 kHz; None when it has no audio track.
+def read_sound(path: Path, channels: bool = False) -> np.ndarray | None:
+    """The sound of a file at 16 kHz.
+
+    Args:
+        path: With or without an audio track.
+        channels: Every channel by itself, its rate changed as the published code does: what a
+            feature extractor with ``reference_compat`` is to be given.
+
+    Returns:
+        float32 [samples], or with ``channels`` [channels, samples]; None: no audio track.
 
     Raises:
         MediaError: unreadable or damaged.
     """
     try:
-        return read_audio(path)
+        if not channels:
+            return read_audio(path)
+        sound = read_channels(path)
     except NoAudioError:
         return None
+    from emolib.models.affectgpt.sound import resample
+
+    return resample(sound.samples, sound.rate, RATE)

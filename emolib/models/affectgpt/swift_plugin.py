@@ -99,10 +99,11 @@ class AffectGPTTemplate(Template):
                 raise DataError(f"{path}: its {kind} is not in {self.cache.folder}: compute it")
             return {f"{kind}_features": features}
         if kind == "audio":
-            sound = read_sound(path)
+            extractor = self.processor.feature_extractor
+            sound = read_sound(path, extractor.reference_compat)
             if sound is None:
                 raise DataError(f"{path}: has no audio track; leave it out of `audios` and text")
-            return {"sound": self.processor.feature_extractor([sound])["input_features"][0]}
+            return {"sound": extractor([sound])["input_features"][0]}
         crop = self.is_training and os.environ.get("AFFECTGPT_CROP") == "1"
         # torch is seeded in every data-loading process
         rng = np.random.default_rng(int(torch.randint(2**31, ()))) if crop else None

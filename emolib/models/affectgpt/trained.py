@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -41,9 +42,21 @@ def check_trainable(model: AffectGPTForConditionalGeneration) -> tuple[int, int]
     return found
 
 
-def save_branches(model: AffectGPTForConditionalGeneration, path: Path) -> Path:
-    """Write the branches, and the language model's LoRA if it has one, atomically."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in _own(model).items()}
+def save_branches(
+    model: AffectGPTForConditionalGeneration,
+    path: Path,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
+    """Write the branches, and the language model's LoRA if it has one, atomically.
+
+    Args:
+        model: Whose they are.
+        path: File to write.
+        weights: What is trained, by name, where the model holds it only rounded; None: the
+            model's own.
+    """
+    own = _own(model) | dict(weights or {})
+    tensors = {name: t.detach().cpu().contiguous() for name, t in own.items()}
     return write_atomic(path, save(tensors, metadata=as_metadata(model)))
 
 
