@@ -124,7 +124,8 @@ def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     meta = {row["name"]: row for row in read_metadata(demo_root(data, args.out))}
     found = {
         "seed": seed,
-        "training": trained.to_json() | {"tested_epoch": final.epoch, "recipe": recipe.model_dump()},
+        "training": trained.to_json()
+        | {"tested_epoch": final.epoch, "recipe": recipe.model_dump()},
         "gold": {clip.name: list(clip.labels) for clip in split.test},
         "by_factor": {clip.name: meta[clip.name]["labels_by_factor"] for clip in split.test},
         "systems": systems,
