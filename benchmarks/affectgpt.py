@@ -25,8 +25,9 @@ mean, captions 80. Each measurement has a process of its own and is written when
 ``fill`` (the cache), ``cached_4``, ``cached_16``, ``checkpointed_16`` (what gradient checkpointing
 costs and saves), ``uncached_4``, ``uncached_16``, ``plain_1``, and with ``--swift`` the training
 stage itself, through our worker and ``swift sft`` with batch and checkpointing of profile h200, and
-again without checkpointing (``swift_kept``). One that fails (or takes longer than ``--limit``) leaves its error in the record and the others go on;
-``--resume`` measures what is missing. ``--narrow`` runs all of it at the tiny sizes on any machine.
+again without checkpointing (``swift_kept``). One that fails (or takes longer than ``--limit``)
+leaves its error in the record and the others go on; ``--resume`` measures what is missing.
+``--narrow`` runs all of it at the tiny sizes on any machine.
 
 ``llm_mfu`` is the arithmetic that the language model needs over what the GPU could do in the time;
 padding and what checkpointing computes again are not counted.
