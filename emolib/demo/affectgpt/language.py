@@ -8,55 +8,90 @@ from typing import Any
 import numpy as np
 import torch
 
-from emolib.demo.affectgpt import texts
+from emolib.demo.affectgpt import openings, texts
 from emolib.demo.affectgpt.texts import Sample
 
-_NOISE = 0.35  # of the embeddings' own size, on every place of a note
+#: What the first places of a video and of a sound say where branches write; the rest are free.
+SEEN = ("noun", "age", "hair", "clothes", "garment", "place", "sky", "face", "body", "setting")
+HEARD = ("noun", "tone", "voice")
+SKY = ("weather", "time")  # both are written to the place "sky"
+#: Noise on every place, in the size of an embedding: least and most of a row. In the first two
+#: phases, and then, when notes come as unclear as branches write them.
+CLEAR, UNCLEAR = (0.35, 0.35), (0.2, 1.0)
 _DROPPED = 0.04  # notes left out
 _COPIES = 0.5  # chance of each further place a note is written to
+_OWN = 0.5  # rows whose notes stand where branches write them
 
 
 class Notes:
-    """Writes notes into the places of a video or sound, as a branch would.
+    """Writes notes into the places of a video or sound.
 
-    Every note goes to one or more places drawn at random; notes that meet in a place are added,
-    and all places get noise. So the model reads a note wherever and however mixed it comes.
+    In half of the rows every note stands in the place of its kind, where branches learn to write
+    it. In the others it goes to one or more places drawn at random, and notes that meet are added;
+    so the model reads a note wherever and however mixed it comes. All places get noise.
 
     Args:
         model: Its embeddings are used.
         tokenizer: Its own.
+        noise: Its least and its most.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, noise: tuple[float, float] = CLEAR) -> None:
+        self._noise = noise
         self._embed = model.get_input_embeddings()
         self._tokenizer = tokenizer
         self._ids: dict[str, list[int]] = {}
 
     def places(
-        self, rows: Sequence[tuple[str, ...]], places: int, rng: np.random.Generator
+        self,
+        rows: Sequence[texts.Notes],
+        order: Sequence[str],
+        places: int,
+        rng: np.random.Generator,
     ) -> torch.Tensor:
-        """Float [rows, places, width] in the place of a branch's output."""
+        """Float [rows, places, width] in the place of a branch's output.
+
+        Args:
+            rows: Notes of each.
+            order: Kinds by place: :data:`SEEN` or :data:`HEARD`.
+            places: A branch's.
+            rng: Of the draws.
+        """
         table = self._embed.weight
         scale = float(table.detach().square().mean().sqrt())
-        words = sorted({word for row in rows for word in row})
+        words = sorted({word for row in rows for word in row.values()})
         vectors = torch.stack([table[self._tokens(word)].mean(0) for word in words])
         mixing = np.zeros((len(rows), places, len(words)), np.float32)
         for row, notes in enumerate(rows):
-            for word in notes:
+            own = rng.random() < _OWN
+            for kind, word in notes.items():
                 if rng.random() < _DROPPED:
                     continue
-                while True:
-                    weight = rng.uniform(0.6, 1.4)
-                    mixing[row, rng.integers(places), words.index(word)] += weight
-                    if rng.random() > _COPIES:
-                        break
-        noise = rng.normal(0, _NOISE * scale, (len(rows), places, table.shape[1]))
-        return torch.from_numpy(mixing) @ vectors + torch.from_numpy(noise.astype(np.float32))
+                for place in _places_of(kind, order, places, rng, own):
+                    mixing[row, place, words.index(word)] += rng.uniform(0.6, 1.4)
+        much = scale * rng.uniform(*self._noise, (len(rows), 1, 1))
+        noise = (much * rng.normal(size=(len(rows), places, table.shape[1]))).astype(np.float32)
+        return torch.from_numpy(mixing) @ vectors + torch.from_numpy(noise)
 
     def _tokens(self, word: str) -> list[int]:
         if word not in self._ids:
             self._ids[word] = self._tokenizer.encode(f" {word}", add_special_tokens=False)
         return self._ids[word]
+
+
+def _places_of(
+    kind: str, order: Sequence[str], places: int, rng: np.random.Generator, own: bool
+) -> list[int]:
+    """Where a note is written: in its kind's own place, else in one drawn or more."""
+    if own:
+        kind = "sky" if kind in SKY else kind
+        if kind in order:
+            return [order.index(kind)]
+        return [int(rng.integers(len(order), places))]
+    found = [int(rng.integers(places))]
+    while rng.random() <= _COPIES:
+        found.append(int(rng.integers(places)))
+    return found
 
 
 def batch_of(
@@ -85,10 +120,11 @@ def draw_batch(step: int, size: int, phase: int, seed: int) -> list[Sample]:
     rng = np.random.default_rng([seed, step, 1])
     views, chances = list(texts.MIXES[phase]), np.array(list(texts.MIXES[phase].values()))
     view = views[int(rng.choice(len(chances), p=chances / chances.sum()))]
-    short = view == "echo" or (phase == 1 and view == (False, False, True))
+    short = view in ("echo", "list") or (phase == 2 and view == (False, False, True))
+    how: Any = {"varied": phase > 2, "doubtful": phase > 1}
+    how["abroad"] = openings.ABROAD if phase > 3 else 0.0
     return [
-        texts.sample(step * size * 3 + i, view, varied=phase == 2)
-        for i in range(size * 3 if short else size)
+        texts.sample(step * size * 3 + i, view, **how) for i in range(size * 3 if short else size)
     ]
 
 
@@ -104,7 +140,7 @@ def answer_loss(
         batch: Rows a step.
         seed: Of rows and noise.
     """
-    notes = Notes(model, processor.tokenizer)
+    notes = Notes(model, processor.tokenizer, UNCLEAR if phase > 1 else CLEAR)
     queries = {
         "video": model.config.video_qformer_config.num_query_tokens,
         "audio": model.config.audio_qformer_config.num_query_tokens,
@@ -116,8 +152,8 @@ def answer_loss(
         samples = draw_batch(first + step, batch, phase, seed)
         rng = np.random.default_rng([seed, first + step, 2])
         media = {
-            kind: notes.places([getattr(s, kind) for s in samples], queries[kind], rng)
-            for kind in queries
+            kind: notes.places([getattr(s, kind) for s in samples], order, queries[kind], rng)
+            for kind, order in (("video", SEEN), ("audio", HEARD))
             if getattr(samples[0], kind) is not None
         }
         ids, mask, labels = batch_of(samples, processor)
