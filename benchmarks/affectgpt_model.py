@@ -7,14 +7,14 @@ space. Speed does not depend on their values.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
+import weightless
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from emolib import sft
@@ -30,7 +30,6 @@ from emolib.params import DataParams
 from emolib.params.affectgpt import SftParams
 
 TOWERS = ("vision_config", "image_qformer_config", "audio_config", "text_config")
-WEIGHTLESS = "weightless"  # file in a folder whose weights are made on loading
 
 
 def design(home: Path, narrow: bool = False, layers: int = 0) -> tuple[AffectGPTConfig, Any]:
@@ -79,26 +78,16 @@ def build(config: AffectGPTConfig, device: str, dtype: torch.dtype) -> Any:
 
 def write_folder(config: AffectGPTConfig, processor: Any, folder: Path) -> Path:
     """Write what ms-swift reads beside weights."""
-    config.architectures = ["AffectGPTForConditionalGeneration"]
-    config.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    (folder / WEIGHTLESS).touch()
-    return folder
+    return weightless.write_folder(config, processor, folder, AffectGPTForConditionalGeneration)
 
 
-@contextmanager
-def built_on_load(device: str) -> Iterator[None]:
+def built_on_load(device: str) -> AbstractContextManager[None]:
     """Within, a folder of :func:`write_folder` is loaded by making its weights on ``device``."""
 
-    def from_pretrained(folder: str, *_: Any, config: Any, **more: Any) -> Any:
-        if not (Path(folder) / WEIGHTLESS).is_file():
-            raise ValueError(f"{folder} has weights of its own")
-        model = build(config, device, more.get("dtype") or more.get("torch_dtype"))
-        model.name_or_path = str(folder)
-        return model
+    def made(config: AffectGPTConfig, more: dict[str, Any]) -> Any:
+        return build(config, device, more.get("dtype") or more.get("torch_dtype"))
 
-    with mock.patch.object(AffectGPTForConditionalGeneration, "from_pretrained", from_pretrained):
-        yield
+    return weightless.built_on_load(AffectGPTForConditionalGeneration, made)
 
 
 def write_rows(

@@ -6,15 +6,14 @@ folder that ms-swift is given holds everything but weights. Speed does not depen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
+import weightless
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
@@ -56,7 +55,6 @@ SIZES: dict[str, dict[str, Any]] = {
         },
     },
 }  # fmt: skip
-WEIGHTLESS = "weightless"  # file in a folder whose weights are made on loading
 
 
 def config_of(size: str, layers: int = 0, image_token: int = 7) -> InternVLConfig:
@@ -91,27 +89,17 @@ def write_folder(size: str, folder: Path, max_tiles: int, layers: int = 0) -> Pa
     processor, tokenizer = internvl_processor(image, tokens, max_tiles, 32_768)
     config = config_of(size, layers, tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"))
     assert len(tokenizer) <= config.text_config.vocab_size
-    config.architectures = ["InternVLForConditionalGeneration"]
-    config.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    (folder / WEIGHTLESS).touch()
-    return folder
+    return weightless.write_folder(config, processor, folder, InternVLForConditionalGeneration)
 
 
-@contextmanager
-def built_on_load(device: str) -> Iterator[None]:
+def built_on_load(device: str) -> AbstractContextManager[None]:
     """Within, a folder of :func:`write_folder` is loaded by making its weights on ``device``."""
 
-    def from_pretrained(folder: str, *_: Any, config: Any, **more: Any) -> Any:
-        if not (Path(folder) / WEIGHTLESS).is_file():
-            raise ValueError(f"{folder} has weights of its own")
+    def made(config: InternVLConfig, more: dict[str, Any]) -> Any:
         dtype = more.get("dtype") or more.get("torch_dtype") or config.dtype
-        model = build(config, device, dtype, more.get("attn_implementation") or "")
-        model.name_or_path = folder
-        return model
+        return build(config, device, dtype, more.get("attn_implementation") or "")
 
-    with mock.patch.object(InternVLForConditionalGeneration, "from_pretrained", from_pretrained):
-        yield
+    return weightless.built_on_load(InternVLForConditionalGeneration, made)
 
 
 def write_rows(folder: Path, size: str, rows: int, frames: int, tiles: int, words: int) -> Path:
