@@ -38,6 +38,7 @@ from emolib.params import DataParams, Decoding, ModelParams
 from emolib.params.affectgpt import SftParams
 from emolib.sft.command import build_command
 from emolib.sft.data import check_lengths
+from emolib.training.process import swift_arguments
 from tests.paths import searched_first
 from tests.shared import shared
 
@@ -470,9 +471,13 @@ def test_deepspeed_is_a_word_of_the_recipe(name: str, tmp_path: Path) -> None:
     assert "--fp16" not in words
     plain = " ".join(command_of(SftParams(), "auto", tmp_path))
     assert "--deepspeed" not in plain
-    # ms-swift would have DeepSpeed turn float32 weights into fp16
-    whole = " ".join(command_of(SftParams(deepspeed=name), "float32", tmp_path))
-    assert "--fp16 false" in whole
+
+
+def test_float32_is_trained_in_float32(tmp_path: Path) -> None:
+    """ms-swift would compute in fp16, and have DeepSpeed turn the weights into it."""
+    assert "--fp16 false" in " ".join(command_of(SftParams(), "float32", tmp_path))
+    assert "--fp16" not in command_of(SftParams(), "bfloat16", tmp_path)
+    assert "--fp16 false" in " ".join(swift_arguments({"torch_dtype": "float32"}))
 
 
 @pytest.mark.skipif(

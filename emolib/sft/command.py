@@ -66,8 +66,6 @@ def build_command(
         "gradient_checkpointing": sft.gradient_checkpointing,
         "ddp_find_unused_parameters": False,  # the model gives absent branches zero gradients
         "deepspeed": sft.deepspeed or None,
-        # for float32 ms-swift asks for fp16 autocast, for which DeepSpeed would halve the weights
-        "fp16": False if sft.deepspeed and dtype == "float32" else None,
         "seed": seed,
         "data_seed": seed,
         "save_strategy": "steps",

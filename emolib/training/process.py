@@ -102,8 +102,12 @@ def build_command(
 
 def swift_arguments(options: Mapping[str, object]) -> list[str]:
     """Write ``swift sft``'s options and those of :data:`COMMON`; None is left to its default."""
+    options = COMMON | dict(options)
+    if options.get("torch_dtype") == "float32":
+        # ms-swift would compute in fp16, and have DeepSpeed turn the weights into it
+        options["fp16"] = False
     written = []
-    for name, value in (COMMON | dict(options)).items():
+    for name, value in options.items():
         if value is None:
             continue
         written.append(f"--{name}")
