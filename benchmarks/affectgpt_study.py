@@ -25,12 +25,9 @@ from typing import Any
 
 from emolib import scoring, sft
 from emolib.datasets.clip import Clip
-from emolib.datasets.demo import demo_root, open_demo, read_metadata, reference_pairs, world
-from emolib.datasets.minigpt4 import CaptionedImage
+from emolib.datasets.demo import demo_root, open_demo, read_metadata, world
 from emolib.files import read_json, write_json
 from emolib.ledger import Ledger
-from emolib.media.store import FrameStore
-from emolib.media.video import read_frames
 from emolib.models.affectgpt.engine import AffectGPTEngine
 from emolib.params.affectgpt import SftParams
 from emolib.params.schemas import DataParams, Decoding, ModelParams
@@ -52,7 +49,7 @@ def main() -> None:
     """Run every seed, then compare."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--world-seed", type=int, default=0, help="of the set")
+    parser.add_argument("--world-seed", type=int, default=1, help="of the set")
     parser.add_argument("--clips", type=int, default=1500, help="all seeds'; a fifth is for tests")
     parser.add_argument("--train", type=int, default=224, help="train clips a seed uses")
     parser.add_argument("--val", type=int, default=32, help="val clips a seed uses")
@@ -97,13 +94,16 @@ def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     }
     chosen = [*parts["train"][: args.train], *parts["val"][: args.val], *parts["test"]]
     split = sft.split_dataset(chosen, root / "split.json")
-    pictures = stills(split.train, data, args.out)
+    names = {clip.name for clip in split.train}
+    shown = sft.open_pictures("", data, args.out, "study")
+    pictures = [picture for picture in shown if picture.name.rpartition("@")[0] in names]
     recipe = SftParams(
         epochs=args.epochs,
         batch_size=16,
         learning_rate=args.rate,
         min_learning_rate=args.rate / 20,
         warmup_steps=8,
+        max_grad_norm=1.0,
         gradient_checkpointing=False,
     )
     order = sft.plan(len(split.train), len(pictures), PICTURES, recipe, seed)
@@ -132,17 +132,6 @@ def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
     }
     write_json(root / "result.json", found)
     return found
-
-
-def stills(clips: Sequence[Clip], data: DataParams, out: Path) -> list[CaptionedImage]:
-    """One captioned frame of each clip, from its middle."""
-    videos = {clip.name: clip.video for clip in clips}
-    store, found = FrameStore(out / "images"), {}
-    for one in reference_pairs(data.model_copy(update={"split": "train"}), out)[1::3]:
-        if one.name in videos:
-            frame = read_frames(videos[one.name], [one.time]).frames[0]
-            found[one.name] = CaptionedImage(one.name, store.put(frame.image), one.caption)
-    return list(found.values())
 
 
 def described(

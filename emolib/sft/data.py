@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -164,7 +165,7 @@ def _row(name: str, source: str, prompt: str, answer: str, medium: Path) -> dict
 def open_pictures(
     root: str, data: DataParams, outputs: Path, profile: str, share: float = 1.0
 ) -> list[CaptionedImage]:
-    """Captioned pictures: MiniGPT-4's, or a frame of each of the demo's training clips.
+    """Captioned pictures: MiniGPT-4's, or three frames of each of the demo's training clips.
 
     Args:
         root: Folder of ``cc_sbu_align``; "" = the demo's own frames, and none for other data.
@@ -188,13 +189,16 @@ def open_pictures(
 
     train = data.model_copy(update={"split": "train"})
     videos = {clip.name: clip.video for clip in open_demo(train, outputs)}
+    captioned = defaultdict(list)
+    for one in reference_pairs(train, outputs):
+        captioned[one.name].append(one)
     store = FrameStore(outputs / profile / "images")
     found = []
-    middle = reference_pairs(train, outputs)[1::3]  # of three captioned frames a clip
-    for one in track(middle, "demo pictures"):
-        frame = read_frames(videos[one.name], [one.time]).frames[0]
-        path = store.put(frame.image)
-        found.append(CaptionedImage(f"{one.name}@{one.time:g}", path, one.caption))
+    for name, pairs in track(captioned.items(), "demo pictures"):
+        frames = read_frames(videos[name], [pair.time for pair in pairs]).frames
+        for pair, frame in zip(pairs, frames, strict=True):
+            path = store.put(frame.image)
+            found.append(CaptionedImage(f"{name}@{pair.time:g}", path, pair.caption))
     return found
 
 
