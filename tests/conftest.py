@@ -15,6 +15,15 @@ settings.register_profile("emolib", deadline=None)
 settings.load_profile("emolib")
 
 
+# Files of minutes, the longest first.
+LONG = ("test_notebooks", "test_notebook_newer", "test_sft", "test_pipeline", "test_training")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: begun last, one of two processes would go through them alone."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def _decoding_as_before() -> Iterator[None]:
     """Runs switch supervised decoding on for their process, which here goes on to other tests."""
