@@ -9,11 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.metadata
 import os
-import platform
-import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -23,18 +19,13 @@ from typing import Any
 
 import yaml
 
-from emolib import __version__, quarantine
+from emolib import machine, quarantine
 from emolib.errors import DataError, RunError
 from emolib.files import read_json, read_jsonl, write_atomic, write_json
 from emolib.hashing import canonical, key_of, sha_file
 from emolib.params.stages import StageParams
 
 RESULT, MANIFEST, PARAMS = "result.json", "manifest.json", "params.yaml"
-_PACKAGES = (
-    *("numpy", "pandas", "scipy", "pydantic", "papermill", "av", "opencv-python"),
-    *("torch", "torchvision", "transformers", "peft", "ms-swift", "vllm", "scikit-learn"),
-    *("openai-whisper", "face-alignment", "ray"),
-)
 # A killed parent's kernel may live for a moment longer; wait this long for its lock.
 _LOCK_PATIENCE_S = 60.0
 
@@ -99,8 +90,8 @@ class Run:
             "seconds": round(
                 self._manifest.get("seconds", 0.0) + time.monotonic() - self._started, 1
             ),
-            "peak_memory_mb": _peak_memory_mb(),
-            "device": _device(),
+            "peak_memory_mb": machine.peak_memory_mb(),
+            "device": machine.device(),
             **more,
         }
         write_json(self.dir / MANIFEST, self._manifest)
@@ -289,8 +280,8 @@ def start(stage: str, params: StageParams) -> Run:
         "started": _now(),
         "attempts": manifest.get("attempts", 0) + 1,
         "pid": os.getpid(),
-        "git": git_state(),
-        "versions": versions(),
+        "git": machine.git_state(),
+        "versions": machine.versions(),
         "inputs": inputs,
     }
     manifest.pop("error", None)
@@ -355,53 +346,6 @@ def _watch_notebook(run: Run) -> None:
 
     _watched["run"] = run
     shell.events.register("post_run_cell", after_cell)
-
-
-def git_state() -> dict[str, object]:
-    """Revision of the checkout this code runs from and whether files differ from it."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=20
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {"revision": git("rev-parse", "HEAD"), "dirty": None if status is None else status != ""}
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, emolib and the packages results depend on."""
-    found = {"python": platform.python_version(), "emolib": __version__}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _device() -> dict[str, object]:
-    device: dict[str, object] = {
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpus": os.cpu_count(),
-    }
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        device["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        device["gpu_peak_memory_mb"] = torch.cuda.max_memory_allocated() // 2**20
-    return device
-
-
-def _peak_memory_mb() -> int:
-    """Largest resident set of this process or of one of its finished children."""
-    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    scale = 2**20 if sys.platform == "darwin" else 2**10
-    return max(resource.getrusage(w).ru_maxrss for w in who) // scale
 
 
 def _now() -> str:

@@ -25,6 +25,7 @@ LAYERS = {
     "emolib.progress": 1,
     "emolib.quarantine": 1,
     "emolib.ledger": 1,
+    "emolib.machine": 1,
     "emolib.cluster": 1,
     "emolib.runs": 1,
     "emolib.sources": 1,
