@@ -17,7 +17,7 @@ import weightless
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from emolib.engines.tiny import internvl_processor
+from emolib.engines.tiny_parts import internvl_processor
 from emolib.files import write_jsonl
 from emolib.models.internvl import settings
 

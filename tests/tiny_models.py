@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emolib.engines.tiny import CHATML, IMAGE_SIZE, save_random, train_tokenizer
+from emolib.engines.tiny_parts import CHATML, IMAGE_SIZE, save_random, train_tokenizer
 
 HIDDEN, HEADS = 64, 4
 # Qwen's special tokens stand at these very ids: ms-swift's template relies on them.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from emolib.engines.tiny import save_random, train_tokenizer
+from emolib.engines.tiny_parts import save_random, train_tokenizer
 from tests.tiny_models import HIDDEN, text_sizes
 
 SECONDS = 6  # what the tiny encoders hear at once

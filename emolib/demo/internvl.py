@@ -14,7 +14,7 @@ from emolib.demo.card import measured, save
 from emolib.demo.language import Speaker
 from emolib.demo.pictures import Pictures, first, worlds
 from emolib.demo.recipe import Recipe
-from emolib.engines.tiny import internvl_processor
+from emolib.engines.tiny_parts import internvl_processor
 from emolib.hashing import key_of
 
 STYLE = 0

@@ -19,7 +19,7 @@ from emolib.demo.card import measured, save
 from emolib.demo.language import Speaker
 from emolib.demo.pictures import Pictures
 from emolib.demo.recipe import Recipe
-from emolib.engines.tiny import llava_processor
+from emolib.engines.tiny_parts import llava_processor
 from emolib.hashing import key_of
 
 STYLE = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from emolib.engines.tiny_parts import llama_sizes, save_random, train_tokenizer
+
 SECONDS = 6  # what the tiny encoder hears at once; the published one hears 30
 _MELS, _WIDTH = 128, 32
 _CHATML = (
@@ -25,8 +27,6 @@ def build(folder: Path, seed: int) -> None:
         Qwen2AudioProcessor,
         WhisperFeatureExtractor,
     )
-
-    from emolib.engines.tiny import llama_sizes, save_random, train_tokenizer
 
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     special += ["<|audio_bos|>", "<|AUDIO|>", "<|audio_eos|>"]

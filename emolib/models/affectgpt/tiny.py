@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from emolib.datasets.demo import lines
-from emolib.engines.tiny import (
+from emolib.engines.tiny_parts import (
     IMAGE_SIZE,
     llama_sizes,
     random_model,
