@@ -11,6 +11,7 @@ import pytest
 
 from emolib.__main__ import main
 from emolib.datasets.clip import Clip
+from emolib.engines.tiny import build_tiny
 from emolib.errors import DataError
 from emolib.ledger import Ledger
 from emolib.media import faces
@@ -163,6 +164,40 @@ def test_prediction_files_come_back(tmp_path, clips):
     file.write_text('{"name": "x"}\n')
     with pytest.raises(DataError, match="row 1: a prediction needs"):
         read_labels(file, ["x"])
+
+
+def test_a_folder_of_ones_own_is_asked(tmp_path, monkeypatch, capsys):
+    """No profile names it; its LoRA goes with it, and so do paths relative to the caller."""
+    real, asked = profiles.base_params, []
+    outputs = str(tmp_path / "outputs")
+    monkeypatch.setattr(
+        profiles, "base_params", lambda r, p: real(r, p).model_copy(update={"outputs": outputs})
+    )
+
+    def opened(model, **settings):
+        asked.append((settings["name"], model.model, model.adapters))
+        return FakeEngine(lambda request: ANSWER)
+
+    monkeypatch.setattr("emolib.engines.open_engine", opened)
+    mine = build_tiny("internvl", tmp_path / "mine")
+    (tmp_path / "lora").mkdir()
+    video = str(write_video(tmp_path / "c.mp4", 12))
+    monkeypatch.chdir(tmp_path)
+    out = ["--out", str(tmp_path / "out.jsonl")]
+    assert main(["predict", video, "--model", "mine", "--adapter", "lora", *out]) == 0
+    assert asked == [("mine", str(mine), (str(tmp_path / "lora"),))]
+    [row] = map(json.loads, Path("out.jsonl").read_text(encoding="utf-8").splitlines())
+    assert (row["system"], row["labels"]) == ("mine", ["angry", "sad"])
+    asked.clear()
+    assert main(["predict", video, "--model", "mine", "--system", "llava", *out]) == 0
+    assert [name for name, *_ in asked] == ["llava", "mine"]
+    capsys.readouterr()
+    assert main(["predict", video, "--adapter", "lora", *out]) == 2
+    assert "--adapter: is for --model" in capsys.readouterr().err
+    assert main(["predict", video, "--model", "weights/llava", *out]) == 2
+    assert "has a system 'llava' of its own" in capsys.readouterr().err
+    assert main(["predict", video, "--model", "nowhere", *out]) == 2
+    assert "nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.shared

@@ -21,7 +21,7 @@ description, system, status, error, ...) and prints a table. Clips that cannot b
 line with their error; the others go on. The same command again repeats only what is missing.
 
 The models of profile `demo` know the generated demo world alone: what they say of a real video
-means nothing.
+means nothing. Give a profile with models of your own, or one checkpoint with --model.
 """
 
 
@@ -43,6 +43,21 @@ def add_parser(commands: Any) -> None:
         help="a model of the profile's _base.yaml, asked the paper's zero-shot question, or a "
         "recipe of its baselines/ folder, asked its own; may be given several times "
         "(default: internvl)",
+    )
+    parser.add_argument(
+        "--model",
+        default="",
+        metavar="FOLDER",
+        help="a checkpoint folder that no profile names, asked the paper's zero-shot question "
+        "(AffectGPT its own), on a GPU when there is one; instead of internvl, or beside --system",
+    )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="LoRA folder for --model, as notebook 03 writes it, or AffectGPT's "
+        "branches.safetensors of notebook 04; several are applied in order",
     )
     parser.add_argument(
         "--labels-by",
@@ -92,9 +107,9 @@ def run(args: argparse.Namespace) -> int:
     root = project_root()
     base = base_params(root, args.profile)
     known = recipes(root, args.profile)
-    chosen = known.model_copy(
-        update={"systems": _recipes(args, known), "outputs": base.outputs, "models": base.models}
-    )
+    base, args.system = _with_own(args, base, known)
+    known = known.model_copy(update={"outputs": base.outputs, "models": base.models})
+    chosen = known.model_copy(update={"systems": _recipes(args, known)})
     if args.out.is_dir() or not args.out.parent.exists():
         raise DataError(f"--out {args.out}: give a file in a folder that exists")
     listed = quarantine.path_for(root / base.outputs, args.profile)
@@ -115,7 +130,7 @@ def _predict(args: argparse.Namespace, base: StageParams, chosen: Baselines, roo
     clips = _with_words(args, base, clips, root)
     rows = []
     with contextlib.chdir(root):  # where a profile's paths begin
-        for name in dict.fromkeys(args.system or ["internvl"]):
+        for name in dict.fromkeys(args.system):
             if name in base.models:
                 rows += _zero_shot(args, base, name, clips)
         if chosen.systems:
@@ -147,6 +162,38 @@ def _predict(args: argparse.Namespace, base: StageParams, chosen: Baselines, roo
         print(f"{one_line(row.name)}: {one_line(row.error or '')}")
     print(f"{len(rows)} rows, {len(failed)} with an error -> {args.out}")
     return 1 if failed else 0
+
+
+def _with_own(
+    args: argparse.Namespace, base: StageParams, known: Baselines
+) -> tuple[StageParams, list[str]]:
+    """Parameters with the model of ``--model`` among them, and the systems to ask.
+
+    Raises:
+        ParamsError: an adapter without a model, or a model called like one of the profile.
+    """
+    from emolib.params.schemas import ModelParams
+
+    if not args.model:
+        if args.adapter:
+            raise ParamsError("--adapter: is for --model; name its folder")
+        return base, args.system or ["internvl"]
+    name = Path(args.model).name
+    if name in base.models or name in known.recipes:
+        raise ParamsError(
+            f"--model {args.model}: profile {args.profile} has a system {name!r} of its own: ask "
+            f"that with --system {name}, or give the folder another name"
+        )
+    model = ModelParams(
+        model=_absolute(args.model), adapters=tuple(map(_absolute, args.adapter)), batch_size=4
+    )
+    return base.model_copy(update={"models": {**base.models, name: model}}), [*args.system, name]
+
+
+def _absolute(given: str) -> str:
+    """A path from where the command was given; a hub's id stays as it is."""
+    path = Path(given).expanduser()
+    return str(path.absolute()) if path.exists() else given
 
 
 def _by_affectgpt(
@@ -271,8 +318,7 @@ def _with_words(args: argparse.Namespace, base: Any, clips: list[Any], root: Pat
     from emolib.ledger import Ledger
     from emolib.words import with_words, words_summary
 
-    given = Path(args.asr).expanduser()
-    chosen = {"model": str(given.absolute()) if given.exists() else args.asr} if args.asr else {}
+    chosen = {"model": _absolute(args.asr)} if args.asr else {}
     chosen |= {"language": args.language} if args.language else {}
     asr = base.asr.model_copy(update=chosen)
     if not asr.model:
