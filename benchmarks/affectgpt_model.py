@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 import weightless
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from emolib import sft
 from emolib.datasets.open import open_dataset
@@ -66,14 +65,7 @@ def build(config: AffectGPTConfig, device: str, dtype: torch.dtype) -> Any:
     for name in ("image_qformer", *TRAINED):
         if hasattr(model, name):
             getattr(model, name).float()
-    model = model.to_empty(device=device)
-    torch.manual_seed(0)  # the towers' outputs are cached by the hash of their weights
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(0.0, 0.02)
-    # buffers are not kept by to_empty: rotary frequencies are computed again, in float32
-    model.language_model.model.rotary_emb = LlamaRotaryEmbedding(config.text_config).to(device)
-    return model
+    return weightless.fill(model, model.language_model.model, device)
 
 
 def write_folder(config: AffectGPTConfig, processor: Any, folder: Path) -> Path:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import weightless
 from transformers import InternVLConfig, InternVLForConditionalGeneration
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from emolib.engines.tiny_parts import internvl_processor
 from emolib.files import write_jsonl
@@ -70,12 +69,7 @@ def build(config: InternVLConfig, device: str, dtype: torch.dtype, attention: st
     """Make the model with random weights where it runs; no second copy exists anywhere."""
     with torch.device("meta"):
         model = InternVLForConditionalGeneration(config).to(dtype)
-    model = model.to_empty(device=device)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(0.0, 0.02)
-    # buffers are not kept by to_empty: rotary frequencies are computed again, in float32
-    model.model.language_model.rotary_emb = LlamaRotaryEmbedding(config.text_config).to(device)
+    weightless.fill(model, model.model.language_model, device)
     model.generation_config.pad_token_id = 2
     if attention:
         model.set_attn_implementation(attention)

@@ -8,7 +8,28 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
 _MARK = "weightless"  # file in a folder whose weights are made on loading
+
+
+def fill(model: Any, decoder: Any, device: str) -> Any:
+    """Give a model on the meta device random weights where it runs; the same every time.
+
+    Args:
+        model: Changed in place.
+        decoder: Its Llama, without the output layer.
+        device: Where it runs.
+    """
+    model.to_empty(device=device)
+    torch.manual_seed(0)  # outputs of frozen towers are cached by the hash of their weights
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(0.0, 0.02)
+    # buffers are not kept by to_empty: rotary frequencies are computed again, in float32
+    decoder.rotary_emb = LlamaRotaryEmbedding(decoder.config).to(device)
+    return model
 
 
 def write_folder(config: Any, processor: Any, folder: Path, architecture: type) -> Path:
