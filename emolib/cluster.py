@@ -3,8 +3,9 @@
 A stage gives its items and what to do with them; Ray Data moves both to workers on any node and
 brings the results back as they are made. The caller writes each to its ledger at once, so that
 the ledger is the one place where work counts as done: a node that dies costs the rows it was
-working on, which Ray Data gives to other workers, and a run that dies is taken up from its ledger
-like any other. All machines see the project, its outputs, data and weights under the same paths.
+working on, which Ray Data gives to other workers, a row that ends every worker costs itself, and
+a run that dies is taken up from its ledger like any other. All machines see the project, its
+outputs, data and weights under the same paths.
 
 Ray is imported when work is spread, not before.
 """
@@ -15,8 +16,10 @@ import importlib.util
 import logging
 import os
 import pickle
+import reprlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 _LARGEST_BLOCK = 16
+_TRIES = 3  # a machine that dies takes one of them; the same rows rarely meet three such machines
 _LATE_S = 120.0
 
 
@@ -76,6 +80,7 @@ def connect(params: ClusterParams) -> Any:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # the others go on; spread sees what is left
     return ray
 
 
@@ -89,6 +94,8 @@ def spread(
     gpus: float = 0.0,
 ) -> Iterator[Any]:
     """Compute results of items on the cluster's workers, or here when there is none.
+
+    Items whose workers died three times are tried again at the end, each by itself.
 
     Args:
         items: Anything that can be pickled.
@@ -107,6 +114,8 @@ def spread(
     Raises:
         MissingDependencyError: Ray is not installed.
         RunError: no cluster, or it can never run such a worker.
+        EngineError: an item ended every worker that tried it, for want of memory, say. All the
+            others' results have been given before.
         EmolibError: what a worker raised.
     """
     if not items:
@@ -118,7 +127,34 @@ def spread(
     copies = min(copies or _room(ray, params.cpus), len(items))
     block = block or max(1, min(_LARGEST_BLOCK, len(items) // (4 * copies)))
     _wait_for_room(ray, params, gpus)
-    rows = [{"item": pickle.dumps(item)} for item in items]
+    left = dict(enumerate(items))
+    yield from _given_out(ray, left, opener, params, block, 2, copies, gpus)
+    if left:  # which item did it? a block that waits behind one that ends its worker goes with it
+        yield from _given_out(ray, left, opener, params, 1, 1, copies, gpus)
+    if left:
+        first = reprlib.repr(next(iter(left.values())))
+        raise EngineError(
+            f"{len(left)} of {len(items)} items ended every worker that tried them, {2 * _TRIES} "
+            f"times each; all others are done. Run again without cluster to see what is wrong "
+            f"with: {first}"
+        )
+
+
+def _given_out(
+    ray: Any,
+    left: dict[int, Any],
+    opener: Callable[[], Work],
+    params: ClusterParams,
+    block: int,
+    at_once: int,
+    copies: int,
+    gpus: float,
+) -> Iterator[Any]:
+    """Results of ``left``, by number, out of which goes what is done.
+
+    ``at_once``: blocks a worker has, the one it computes included.
+    """
+    rows = [{"item": pickle.dumps(numbered)} for numbered in left.items()]
     data = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // block))
     results = data.map_batches(
         Worker,
@@ -128,9 +164,11 @@ def spread(
             pickle.dumps(opener),
         ),
         batch_size=None,  # a block at a time
-        compute=ray.data.ActorPoolStrategy(size=copies, max_tasks_in_flight_per_actor=2),
+        compute=ray.data.ActorPoolStrategy(size=copies, max_tasks_in_flight_per_actor=at_once),
         num_cpus=params.cpus,
         num_gpus=gpus or None,
+        max_restarts=-1,
+        max_task_retries=_TRIES - 1,
     )
     try:
         for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
@@ -138,10 +176,25 @@ def spread(
                 result = pickle.loads(row)
                 if isinstance(result, Fault):
                     raise result.error
+                if isinstance(result, Done):
+                    for number in result.numbers:
+                        del left[number]
+                    continue
                 yield result
     except ray.exceptions.RayError as error:
         text = str(error).strip().splitlines()
         raise EngineError(f"the cluster failed: {text[0] if text else error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a worker says after the results of a block.
+
+    Attributes:
+        numbers: The items'.
+    """
+
+    numbers: tuple[int, ...]
 
 
 class Fault:
@@ -171,12 +224,14 @@ class Worker:
             self._fault = Fault(error, self._node)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Results of a block; the last may be a fault."""
+        """Results of a block; the last says which items they are of, or is a fault."""
         results: list[Any] = []
         if self._fault is None:
             try:
-                for result in self._work([pickle.loads(item) for item in batch["item"]]):
+                numbers, items = zip(*map(pickle.loads, batch["item"]), strict=True)
+                for result in self._work(items):
                     results.append(result)
+                results.append(Done(numbers))
             except Exception as error:
                 results.append(Fault(error, self._node))
         else:

@@ -8,6 +8,7 @@ import os
 import pickle
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -237,12 +238,32 @@ def timeless_list(rows: list[dict]) -> list[dict]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
+def killed_by_seven():
+    """Squares numbers; the process that is given a 7 is gone, as for want of memory."""
+
+    def work(items):
+        for item in items:
+            if item == 7:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield item * item
+
+    return work
+
+
+def test_an_item_that_ends_every_worker_costs_nothing_but_itself(nodes):
+    found: list[int] = []
+    results = cluster.spread(list(range(12)), killed_by_seven, RAY, block=3, copies=1)
+    with pytest.raises(EngineError, match=r"1 of 12 items ended every worker .*: 7$"):
+        found.extend(results)
+    assert sorted(found) == [n * n for n in range(12) if n != 7]
+
+
 def test_a_worker_with_another_model_stops_the_run(tmp_path):
     with FakeServer() as server:
         params = ModelParams(engine="server", model="fake", base_url=server.url)
         opener = partial(_opened, (params, "fake", (), None), {"weights": "others"}, answers)
         worker = cluster.Worker(str(tmp_path), {}, pickle.dumps(opener))
-        [fault] = worker({"item": [pickle.dumps(("key", None))]})["result"]
+        [fault] = worker({"item": [pickle.dumps((0, ("key", None)))]})["result"]
     fault = pickle.loads(fault)
     assert isinstance(fault.error, EngineError)
     assert "another model" in str(fault.error)
