@@ -167,8 +167,7 @@ def _given_out(
         compute=ray.data.ActorPoolStrategy(size=copies, max_tasks_in_flight_per_actor=at_once),
         num_cpus=params.cpus,
         num_gpus=gpus or None,
-        max_restarts=-1,
-        max_task_retries=_TRIES - 1,
+        max_task_retries=_TRIES - 1,  # goes to Ray as it is, up to Ray 2.63
     )
     try:
         for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
