@@ -244,6 +244,13 @@ def test_the_plan_mixes_evenly() -> None:
     assert sft.open_pictures("nowhere", DATA, Path("nowhere"), "test", 0.0) == []
 
 
+def test_demo_pictures_are_three_moments_of_every_training_clip(world: World) -> None:
+    pictures = sft.open_pictures("", DATA, world.home, "test")
+    clips = Counter(picture.name.rpartition("@")[0] for picture in pictures)
+    assert clips == {clip.name: 3 for clip in world.split.train}
+    assert len({picture.image for picture in pictures}) == len(pictures)
+
+
 def test_the_split_is_drawn_and_recorded_by_name(world: World, tmp_path: Path) -> None:
     clips = [
         Clip(str(i), Path("x.mp4"), labels=("calm",), description="Calm.", group=str(i // 2))
