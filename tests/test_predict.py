@@ -194,8 +194,11 @@ def test_a_folder_of_ones_own_is_asked(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     assert main(["predict", video, "--adapter", "lora", *out]) == 2
     assert "--adapter: is for --model" in capsys.readouterr().err
-    assert main(["predict", video, "--model", "weights/llava", *out]) == 2
-    assert "has a system 'llava' of its own" in capsys.readouterr().err
+    assert main(["predict", video, "--model", "llava", *out]) == 2
+    assert "say --system llava" in capsys.readouterr().err
+    shutil.copytree(mine, tmp_path / "llava")  # called like a system of the profile
+    assert main(["predict", video, "--model", "llava", *out]) == 0
+    assert asked[-1][:2] == (str(tmp_path / "llava"),) * 2
     assert main(["predict", video, "--model", "nowhere", *out]) == 2
     assert "nowhere" in capsys.readouterr().err
 

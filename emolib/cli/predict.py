@@ -170,7 +170,7 @@ def _with_own(
     """Parameters with the model of ``--model`` among them, and the systems to ask.
 
     Raises:
-        ParamsError: an adapter without a model, or a model called like one of the profile.
+        ParamsError: an adapter without a model, or no folder but a system of the profile.
     """
     from emolib.params.schemas import ModelParams
 
@@ -178,15 +178,14 @@ def _with_own(
         if args.adapter:
             raise ParamsError("--adapter: is for --model; name its folder")
         return base, args.system or ["internvl"]
-    name = Path(args.model).name
-    if name in base.models or name in known.recipes:
+    taken, path = {*base.models, *known.recipes}, _absolute(args.model)
+    if path in taken:
         raise ParamsError(
-            f"--model {args.model}: profile {args.profile} has a system {name!r} of its own: ask "
-            f"that with --system {name}, or give the folder another name"
+            f"--model {args.model}: there is no such folder; to ask the system {path!r} of profile "
+            f"{args.profile}, say --system {path}"
         )
-    model = ModelParams(
-        model=_absolute(args.model), adapters=tuple(map(_absolute, args.adapter)), batch_size=4
-    )
+    name = path if Path(path).name in taken else Path(path).name
+    model = ModelParams(model=path, adapters=tuple(map(_absolute, args.adapter)), batch_size=4)
     return base.model_copy(update={"models": {**base.models, name: model}}), [*args.system, name]
 
 
