@@ -167,7 +167,8 @@ def test_affectgpt_of_two_seeds_with_labels_by_an_llm(tmp_path):
     systems = ["before training", *(x for one in ours for x in (one, f"{one}, audio only"))]
     assert result["scores"].keys() == {*systems, *(f"{one}, {by}" for one in systems)}
     assert result["training"].keys() == {"0", "1"}
-    _, paired, spread, _ = result["tables"]
+    _, no_model, paired, spread, _ = result["tables"]
+    assert {row[0] for row in no_model["rows"]} == result["scores"].keys()
     assert list(dict.fromkeys(row[0] for row in paired["rows"])) == [
         *(f"{one} - before training" for one in ours),
         *(f"{one}, {by} - before training, {by}" for one in ours),
