@@ -366,6 +366,19 @@ def test_fingerprint_follows_content(tmp_path: Path, cache: Path, internvl: Any)
         fingerprint(tmp_path / "none")
 
 
+def test_a_whole_model_with_an_adapter_inside_counts_as_a_whole(tmp_path: Path) -> None:
+    prints = set()
+    for weights in (b"one", b"other"):
+        folder = tmp_path / weights.decode()
+        folder.mkdir()
+        for name in ("config.json", "adapter_config.json"):
+            (folder / name).write_text("{}")
+        (folder / "model.safetensors").write_bytes(weights)
+        (folder / "adapter_model.safetensors").write_bytes(b"the same")
+        prints.add(fingerprint(folder))
+    assert len(prints) == 2
+
+
 def test_adapter_fingerprint_ignores_where_the_base_lies(tmp_path: Path) -> None:
     prints = []
     for base, targets in (("/a", ["q", "k"]), ("/b", ["k", "q"]), ("/a", ["q", "v"])):

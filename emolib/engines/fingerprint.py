@@ -54,7 +54,7 @@ def fingerprint(folder: Path) -> str:
         raise MissingModelError(
             f"{folder} holds neither config.json nor adapter_config.json: not a model folder"
         )
-    if "adapter_config.json" in names:
+    if "config.json" not in names:  # a LoRA; beside a whole model it counts with the rest
         files = [f for f in files if f.name.startswith("adapter_")]
     with ThreadPoolExecutor(max_workers=8) as pool:
         pairs = zip([f.name for f in files], pool.map(_content, files), strict=True)
