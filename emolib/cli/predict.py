@@ -184,7 +184,8 @@ def _with_own(
             f"--model {args.model}: there is no such folder; to ask the system {path!r} of profile "
             f"{args.profile}, say --system {path}"
         )
-    name = path if Path(path).name in taken else Path(path).name
+    name = Path(path).resolve().name
+    name = path if name in taken else name
     model = ModelParams(model=path, adapters=tuple(map(_absolute, args.adapter)), batch_size=4)
     return base.model_copy(update={"models": {**base.models, name: model}}), [*args.system, name]
 
