@@ -18,6 +18,7 @@ import os
 import pickle
 import reprlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ _QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 _LARGEST_BLOCK = 16
-_TRIES = 3  # a machine that dies takes one of them; the same rows rarely meet three such machines
+_TRIES = 3
 _LATE_S = 120.0
 
 
@@ -80,7 +81,7 @@ def connect(params: ClusterParams) -> Any:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    context.max_errored_blocks = -1  # the others go on; spread sees what is left
+    context.execution_no_progress_timeout_s = -1  # a run waits for machines that join
     return ray
 
 
@@ -95,7 +96,8 @@ def spread(
 ) -> Iterator[Any]:
     """Compute results of items on the cluster's workers, or here when there is none.
 
-    Items whose workers died three times are tried again at the end, each by itself.
+    A block whose workers died three times over it is put aside; its items come again at the end,
+    each by itself.
 
     Args:
         items: Anything that can be pickled.
@@ -114,8 +116,9 @@ def spread(
     Raises:
         MissingDependencyError: Ray is not installed.
         RunError: no cluster, or it can never run such a worker.
-        EngineError: an item ended every worker that tried it, for want of memory, say. All the
-            others' results have been given before.
+        LostItems: items ended every worker that tried them, for want of memory, say; the results
+            of all others have been given before.
+        EngineError: workers die, and none has done anything.
         EmolibError: what a worker raised.
     """
     if not items:
@@ -128,16 +131,11 @@ def spread(
     block = block or max(1, min(_LARGEST_BLOCK, len(items) // (4 * copies)))
     _wait_for_room(ray, params, gpus)
     left = dict(enumerate(items))
-    yield from _given_out(ray, left, opener, params, block, 2, copies, gpus)
-    if left:  # which item did it? a block that waits behind one that ends its worker goes with it
-        yield from _given_out(ray, left, opener, params, 1, 1, copies, gpus)
+    for size in (block, 1):
+        if left:
+            yield from _given_out(ray, left, opener, params, size, min(copies, len(left)), gpus)
     if left:
-        first = reprlib.repr(next(iter(left.values())))
-        raise EngineError(
-            f"{len(left)} of {len(items)} items ended every worker that tried them, {2 * _TRIES} "
-            f"times each; all others are done. Run again without cluster to see what is wrong "
-            f"with: {first}"
-        )
+        raise LostItems(list(left.values()), len(items))
 
 
 def _given_out(
@@ -146,43 +144,93 @@ def _given_out(
     opener: Callable[[], Work],
     params: ClusterParams,
     block: int,
-    at_once: int,
     copies: int,
     gpus: float,
 ) -> Iterator[Any]:
-    """Results of ``left``, by number, out of which goes what is done.
+    """Results of ``left``, by number, out of which goes what is done."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    ``at_once``: blocks a worker has, the one it computes included.
-    """
     rows = [{"item": pickle.dumps(numbered)} for numbered in left.items()]
     data = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // block))
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    tries = ray.remote(Tries).options(num_cpus=0, scheduling_strategy=here).remote()
     results = data.map_batches(
         Worker,
         fn_constructor_args=(
             str(Path.cwd()),
             {k: os.environ[k] for k in _SHARED if k in os.environ},
             pickle.dumps(opener),
+            tries,
         ),
         batch_size=None,  # a block at a time
-        compute=ray.data.ActorPoolStrategy(size=copies, max_tasks_in_flight_per_actor=at_once),
+        compute=ray.data.ActorPoolStrategy(size=copies, max_tasks_in_flight_per_actor=2),
         num_cpus=params.cpus,
         num_gpus=gpus or None,
-        max_task_retries=_TRIES - 1,  # goes to Ray as it is, up to Ray 2.63
     )
     try:
-        for batch in results.iter_batches(batch_size=None, prefetch_batches=0):
-            for row in batch["result"]:
-                result = pickle.loads(row)
-                if isinstance(result, Fault):
-                    raise result.error
-                if isinstance(result, Done):
-                    for number in result.numbers:
-                        del left[number]
-                    continue
-                yield result
+        batches = results.iter_batches(batch_size=None, prefetch_batches=0)
+        said = (pickle.loads(row) for batch in batches for row in batch["result"])
+        yield from _settled(said, left, copies)
     except ray.exceptions.RayError as error:
         text = str(error).strip().splitlines()
         raise EngineError(f"the cluster failed: {text[0] if text else error!r}") from error
+
+
+def _settled(said: Iterable[Any], left: dict[int, Any], copies: int) -> Iterator[Any]:
+    """Results out of what workers say; what is done goes out of ``left``."""
+    before, lost = len(left), 0
+    for result in said:
+        if isinstance(result, Fault):
+            raise result.error
+        if isinstance(result, Done):
+            for number in result.numbers:
+                del left[number]
+        elif isinstance(result, Lost):
+            lost += 1
+            if lost > 2 * copies and len(left) == before:  # it is not the items
+                raise EngineError(
+                    f"the first {lost} blocks of items ended every worker that tried them and "
+                    "nothing was done: too little memory on the nodes? Run again without "
+                    "cluster, or see `ray logs`"
+                )
+        else:
+            yield result
+
+
+class LostItems(EngineError):
+    """Items that ended every worker that was given them.
+
+    Attributes:
+        items: As they were given.
+    """
+
+    def __init__(self, items: Sequence[Any], of: int) -> None:
+        self.items = list(items)
+        super().__init__(
+            f"{len(self.items)} of {of} items ended every worker that tried them; the others are "
+            f"done. Run again without cluster to see what is wrong with {_name(self.items[0])}"
+        )
+
+
+def _name(item: Any) -> str:
+    """What an item is called: a clip's name, a task's or a request's id."""
+    for part in item if isinstance(item, tuple) else (item,):
+        for field in ("name", "id"):
+            if isinstance(found := getattr(part, field, None), str):
+                return found
+    return reprlib.repr(item)
+
+
+class Tries:
+    """Counts how often each block was begun; lives beside the process that gives them out."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, block: int) -> int:
+        """One more try of a block, called by its first item's number; gives which one it is."""
+        self._begun[block] += 1
+        return self._begun[block]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +242,11 @@ class Done:
     """
 
     numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What a worker says of a block over which others have died."""
 
 
 class Fault:
@@ -212,8 +265,9 @@ class Fault:
 class Worker:
     """One worker of :func:`spread`; Ray Data makes it on some node and feeds it blocks."""
 
-    def __init__(self, folder: str, environ: dict[str, str], opener: bytes) -> None:
+    def __init__(self, folder: str, environ: dict[str, str], opener: bytes, tries: Any) -> None:
         os.environ.update(environ)
+        self._tries = tries
         self._node = os.uname().nodename
         self._fault: Fault | None = None
         try:
@@ -223,19 +277,27 @@ class Worker:
             self._fault = Fault(error, self._node)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Results of a block; the last says which items they are of, or is a fault."""
-        results: list[Any] = []
-        if self._fault is None:
-            try:
-                numbers, items = zip(*map(pickle.loads, batch["item"]), strict=True)
-                for result in self._work(items):
-                    results.append(result)
-                results.append(Done(numbers))
-            except Exception as error:
-                results.append(Fault(error, self._node))
-        else:
-            results.append(self._fault)
-        return {"result": [pickle.dumps(result) for result in results]}
+        """Results of a block; the last says what became of it."""
+        return {"result": [pickle.dumps(result) for result in self._results(batch["item"])]}
+
+    def _results(self, rows: Iterable[bytes]) -> Iterator[Any]:
+        if self._fault is not None:
+            yield self._fault
+            return
+        try:
+            numbers, items = zip(*map(pickle.loads, rows), strict=True)
+            if self._begin(numbers[0]) > _TRIES:
+                yield Lost()
+                return
+            yield from self._work(items)
+            yield Done(numbers)
+        except Exception as error:
+            yield Fault(error, self._node)
+
+    def _begin(self, block: int) -> int:
+        import ray
+
+        return int(ray.get(self._tries.begin.remote(block)))
 
 
 def _room(ray: Any, cpus: int) -> int:

@@ -24,7 +24,8 @@ from emolib import captioning, cluster, runs
 from emolib.__main__ import main
 from emolib.datasets.clip import Clip
 from emolib.engines import open_engine
-from emolib.engines.cluster import ClusterEngine, _opened
+from emolib.engines.base import Request
+from emolib.engines.cluster import ENDED, ClusterEngine, _opened
 from emolib.errors import EngineError, MissingDependencyError, ParamsError
 from emolib.inference import answers
 from emolib.ledger import Ledger
@@ -238,31 +239,65 @@ def timeless_list(rows: list[dict]) -> list[dict]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-def killed_by_seven():
-    """Squares numbers; the process that is given a 7 is gone, as for want of memory."""
+def killed_by_c7():
+    """Gives names back; the process that is given c7 is gone, as for want of memory."""
 
-    def work(items):
-        for item in items:
-            if item == 7:
+    def work(clips):
+        for clip in clips:
+            if clip.name == "c7":
                 os.kill(os.getpid(), signal.SIGKILL)
-            yield item * item
+            yield clip.name
 
     return work
 
 
 def test_an_item_that_ends_every_worker_costs_nothing_but_itself(nodes):
-    found: list[int] = []
-    results = cluster.spread(list(range(12)), killed_by_seven, RAY, block=3, copies=1)
-    with pytest.raises(EngineError, match=r"1 of 12 items ended every worker .*: 7$"):
+    """Its neighbours in the block, c6 and c8, come again without it."""
+    clips = [Clip(f"c{i}", Path(f"c{i}.mp4")) for i in range(12)]
+    found: list[str] = []
+    results = cluster.spread(clips, killed_by_c7, RAY, block=3, copies=1)
+    with pytest.raises(cluster.LostItems, match=r"^1 of 12 items ended .* wrong with c7$") as lost:
         found.extend(results)
-    assert sorted(found) == [n * n for n in range(12) if n != 7]
+    assert lost.value.items == [clips[7]]
+    assert sorted(found) == sorted(clip.name for clip in clips if clip.name != "c7")
+
+
+def test_a_lost_row_is_an_error_row_and_the_others_are_kept(images, tmp_path, monkeypatch):
+    def spread(items, opener, *args, **settings):
+        yield from opener()(items[:-1])
+        raise cluster.LostItems(items[-1:], len(items))
+
+    monkeypatch.setattr(cluster, "spread", spread)
+    requests = [Request(id=f"r{i}", prompt="Say it.") for i in range(3)]
+    with FakeServer() as server:
+        rows = caption(images[:3], server, tmp_path / "l.jsonl", RAY)
+        params = ModelParams(engine="server", model="fake", base_url=server.url)
+        with open_engine(params, name="fake", cluster=RAY) as engine:
+            replies = list(engine.stream(requests))
+    assert [row["error"] for row in rows] == [None, None, ENDED]
+    assert len(rows_of(tmp_path / "l.jsonl")) == 3
+    assert [(reply.id, reply.error) for reply in replies] == [
+        ("r0", None),
+        ("r1", None),
+        ("r2", ENDED),
+    ]
+
+
+def test_a_cluster_on_which_everything_dies_is_given_up():
+    left = dict.fromkeys(range(40))
+    with pytest.raises(EngineError, match="first 5 blocks .* nothing was done"):
+        list(cluster._settled([cluster.Lost()] * 5, left, copies=2))
+    said = ["a", cluster.Done((0,)), *[cluster.Lost()] * 5]
+    assert list(cluster._settled(said, left, copies=2)) == ["a"]
+    assert 0 not in left
+    assert len(left) == 39
 
 
 def test_a_worker_with_another_model_stops_the_run(tmp_path):
     with FakeServer() as server:
         params = ModelParams(engine="server", model="fake", base_url=server.url)
         opener = partial(_opened, (params, "fake", (), None), {"weights": "others"}, answers)
-        worker = cluster.Worker(str(tmp_path), {}, pickle.dumps(opener))
+        worker = cluster.Worker(str(tmp_path), {}, pickle.dumps(opener), tries=None)
         [fault] = worker({"item": [pickle.dumps((0, ("key", None)))]})["result"]
     fault = pickle.loads(fault)
     assert isinstance(fault.error, EngineError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,9 @@ from emolib.errors import EngineError, ParamsError
 from emolib.hashing import canonical
 from emolib.params.cluster import ClusterParams
 from emolib.params.schemas import ModelParams
+
+#: Error of a row that ended every worker of a cluster that was given it.
+ENDED = "every worker that had this row died"
 
 # Ledger key -> task, and an engine, to ledger rows: emolib.inference.answers.
 Answers = Callable[[Mapping[str, Any], Engine], Iterable[dict[str, Any]]]
@@ -67,14 +71,18 @@ class ClusterEngine(EngineBase):
     def rows(self, tasks: Mapping[str, Any], answers: Answers) -> Iterator[dict[str, Any]]:
         """Rows of tasks, computed by ``answers`` in the workers; each task's media are read there.
 
-        Ray gives a task whose worker died to another one, and sets no limit: see
-        ``docs/scale.md`` for a row that ends every worker.
+        A task that ends every worker has none.
         """
-        yield from self._spread(list(tasks.items()), partial(_rows, answers))
+        with contextlib.suppress(cluster.LostItems):
+            yield from self._spread(list(tasks.items()), partial(_rows, answers))
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """See :meth:`emolib.engines.base.Engine.stream`; takes all requests before the first."""
-        yield from self._spread(list(requests), _replies)
+        try:
+            yield from self._spread(list(requests), _replies)
+        except cluster.LostItems as lost:
+            for request in lost.items:
+                yield Reply(id=request.id, error=ENDED, transient=True)
 
     def _spread(self, items: list[Any], answer: Callable[..., Iterable[Any]]) -> Iterator[Any]:
         params, where = self._params, self._where
