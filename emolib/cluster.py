@@ -131,9 +131,10 @@ def spread(
     block = block or max(1, min(_LARGEST_BLOCK, len(items) // (4 * copies)))
     _wait_for_room(ray, params, gpus)
     left = dict(enumerate(items))
-    for size in (block, 1):
+    for size, patience in ((block, 2 * copies), (1, len(items))):
         if left:
-            yield from _given_out(ray, left, opener, params, size, min(copies, len(left)), gpus)
+            workers = min(copies, len(left))
+            yield from _given_out(ray, left, opener, params, size, workers, gpus, patience)
     if left:
         raise LostItems(list(left.values()), len(items))
 
@@ -146,6 +147,7 @@ def _given_out(
     block: int,
     copies: int,
     gpus: float,
+    patience: int,
 ) -> Iterator[Any]:
     """Results of ``left``, by number, out of which goes what is done."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -170,14 +172,17 @@ def _given_out(
     try:
         batches = results.iter_batches(batch_size=None, prefetch_batches=0)
         said = (pickle.loads(row) for batch in batches for row in batch["result"])
-        yield from _settled(said, left, copies)
+        yield from _settled(said, left, patience)
     except ray.exceptions.RayError as error:
         text = str(error).strip().splitlines()
         raise EngineError(f"the cluster failed: {text[0] if text else error!r}") from error
 
 
-def _settled(said: Iterable[Any], left: dict[int, Any], copies: int) -> Iterator[Any]:
-    """Results out of what workers say; what is done goes out of ``left``."""
+def _settled(said: Iterable[Any], left: dict[int, Any], patience: int) -> Iterator[Any]:
+    """Results out of what workers say; what is done goes out of ``left``.
+
+    More than ``patience`` lost blocks before anything is done are not the items' fault.
+    """
     before, lost = len(left), 0
     for result in said:
         if isinstance(result, Fault):
@@ -187,7 +192,7 @@ def _settled(said: Iterable[Any], left: dict[int, Any], copies: int) -> Iterator
                 del left[number]
         elif isinstance(result, Lost):
             lost += 1
-            if lost > 2 * copies and len(left) == before:  # it is not the items
+            if lost > patience and len(left) == before:
                 raise EngineError(
                     f"the first {lost} blocks of items ended every worker that tried them and "
                     "nothing was done: too little memory on the nodes? Run again without "

@@ -276,19 +276,16 @@ def test_a_lost_row_is_an_error_row_and_the_others_are_kept(images, tmp_path, mo
             replies = list(engine.stream(requests))
     assert [row["error"] for row in rows] == [None, None, ENDED]
     assert len(rows_of(tmp_path / "l.jsonl")) == 3
-    assert [(reply.id, reply.error) for reply in replies] == [
-        ("r0", None),
-        ("r1", None),
-        ("r2", ENDED),
-    ]
+    assert {reply.id: reply.error for reply in replies} == {"r0": None, "r1": None, "r2": ENDED}
+    assert len(replies) == 3
 
 
 def test_a_cluster_on_which_everything_dies_is_given_up():
     left = dict.fromkeys(range(40))
     with pytest.raises(EngineError, match="first 5 blocks .* nothing was done"):
-        list(cluster._settled([cluster.Lost()] * 5, left, copies=2))
+        list(cluster._settled([cluster.Lost()] * 5, left, patience=4))
     said = ["a", cluster.Done((0,)), *[cluster.Lost()] * 5]
-    assert list(cluster._settled(said, left, copies=2)) == ["a"]
+    assert list(cluster._settled(said, left, patience=4)) == ["a"]
     assert 0 not in left
     assert len(left) == 39
 
