@@ -21,6 +21,7 @@ import pytest
 pytest.importorskip("swift")
 
 from emolib import sft
+from emolib.__main__ import main
 from emolib.datasets.clip import Clip
 from emolib.datasets.open import open_dataset, read_dataset
 from emolib.datasets.splits import apply_split
@@ -35,7 +36,7 @@ from emolib.errors import (
 )
 from emolib.ledger import Ledger
 from emolib.models.affectgpt.engine import AffectGPTEngine
-from emolib.params import DataParams, Decoding, ModelParams
+from emolib.params import DataParams, Decoding, ModelParams, profiles
 from emolib.params.affectgpt import SftParams
 from emolib.sft.command import build_command
 from emolib.sft.data import check_lengths
@@ -186,6 +187,25 @@ def test_two_processes_train_as_one(world: World) -> None:
     one, two = (np.array([(e["loss"], e["grad_norm"]) for e in t.history]) for t in trained)
     assert one.shape == (3, 2)
     np.testing.assert_allclose(two, one, rtol=1e-5)  # sums of float32 in another order
+
+
+def test_predict_asks_a_folder_with_the_branches_trained_for_it(
+    world: World, trained: sft.Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = profiles.base_params
+    outputs = str(tmp_path / "outputs")
+    monkeypatch.setattr(
+        profiles, "base_params", lambda r, p: real(r, p).model_copy(update={"outputs": outputs})
+    )
+    folder = tiny_folder("affectgpt", world.home / "models")
+    said = []
+    for more in ([], ["--adapter", str(trained.checkpoints[-1].file)]):
+        words = ["predict", str(world.clips[0].video), "--model", str(folder), *more]
+        assert main([*words, "--out", str(tmp_path / "out.jsonl")]) == 0
+        [row] = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+        said.append((row["system"], row["description"]))
+    assert [system for system, _ in said] == [folder.name] * 2
+    assert said[0] != said[1]
 
 
 def test_finished_training_is_not_repeated(
