@@ -29,7 +29,8 @@ from emolib.models.affectgpt import (  # noqa: E402
     AffectGPTVideoProcessor,
     ImageBindFeatureExtractor,
 )
-from emolib.models.affectgpt.frames import random_crop, sample_indices  # noqa: E402
+from emolib.models.affectgpt.frames import random_crop  # noqa: E402
+from emolib.models.affectgpt.media import sample_indices  # noqa: E402
 from emolib.models.affectgpt.prompts import (  # noqa: E402
     ALL_PRESETS,
     AUDIO,

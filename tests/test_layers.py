@@ -124,6 +124,7 @@ def test_imports_are_absolute():
         ("emolib.ledger", HEAVY),
         ("emolib.cluster", HEAVY),
         ("emolib.inference", ("torch", "swift", "transformers", "ray")),
+        ("emolib.sft", ("torch", "swift", "transformers", "ray")),
     ],
 )
 def test_light_imports(module, forbidden):

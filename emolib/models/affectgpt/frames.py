@@ -13,23 +13,7 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImage
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from emolib.errors import MediaError
-
-
-def sample_indices(total: int, wanted: int) -> np.ndarray:
-    """Evenly spaced frames from the first on; a short video repeats its last sampled frame.
-
-    Args:
-        total: Frames there are, at least 1.
-        wanted: Frames to take.
-
-    Returns:
-        int64 [wanted], not decreasing, each in [0, total).
-
-    Source: the published sampler; ⌊i · total / wanted⌋ for long enough videos.
-    """
-    if total < wanted:
-        return np.minimum(np.arange(wanted), total - 1)
-    return np.arange(wanted, dtype=np.int64) * total // wanted
+from emolib.models.affectgpt.media import sample_indices
 
 
 def random_crop(

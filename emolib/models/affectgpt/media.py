@@ -11,13 +11,29 @@ from emolib.errors import MediaError
 from emolib.media.audio import RATE, NoAudioError, read_audio, read_channels
 from emolib.media.store import read_picture
 from emolib.media.video import probe, read_frames
-from emolib.models.affectgpt.frames import sample_indices
 
 #: Version of how a file becomes arrays (:func:`read_clip`, :func:`read_sound` and what they call).
 #: Raise it with every change that gives other arrays: features cached before it count no more.
 DECODING = 2
 FRAMES = ".npy"  # frames ready to be shown, uint8 RGB [frames, height, width, 3]
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+
+def sample_indices(total: int, wanted: int) -> np.ndarray:
+    """Evenly spaced frames from the first on; a short video repeats its last sampled frame.
+
+    Args:
+        total: Frames there are, at least 1.
+        wanted: Frames to take.
+
+    Returns:
+        int64 [wanted], not decreasing, each in [0, total).
+
+    Source: the published sampler; ⌊i · total / wanted⌋ for long enough videos.
+    """
+    if total < wanted:
+        return np.minimum(np.arange(wanted), total - 1)
+    return np.arange(wanted, dtype=np.int64) * total // wanted
 
 
 def read_clip(path: Path, frames: int = 8) -> np.ndarray:
