@@ -178,8 +178,30 @@ def train_tokenizer(
         merges: Most pairs that become tokens.
         **names: For ``PreTrainedTokenizerFast``.
     """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
+
+    texts = [p.template for p in prompts.ALL.values()] + [*_ANSWERS, *more]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=train_bpe(texts, special, merges),
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+        additional_special_tokens=special,
+        **names,
+    )
+
+
+def train_bpe(texts: Iterable[str], special: list[str], merges: int) -> Any:
+    """Train a byte-level BPE, which every Unicode text passes unchanged.
+
+    Args:
+        texts: What it should write in few tokens.
+        special: Special tokens; they come first.
+        merges: Most pairs that become tokens.
+
+    Returns:
+        A ``tokenizers.Tokenizer``.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -190,15 +212,8 @@ def train_tokenizer(
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    texts = [p.template for p in prompts.ALL.values()] + [*_ANSWERS, *more]
     bpe.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        model_max_length=CONTEXT,
-        clean_up_tokenization_spaces=False,
-        additional_special_tokens=special,
-        **names,
-    )
+    return bpe
 
 
 def random_model(build: Callable[[], Any], seed: int, embedding: float = 0.5) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emolib.demo.affectgpt import texts
+from emolib.engines.tiny_parts import train_bpe
 from emolib.models.affectgpt.auto import AffectGPTConfig, AffectGPTProcessor
 from emolib.models.affectgpt.prompts import STOP
 
@@ -62,20 +63,10 @@ def config_for(tokenizer: Any) -> AffectGPTConfig:
 
 def build_tokenizer(rows: int = 3000) -> Any:
     """Byte-level BPE over the world's texts, prompts' sentences as single tokens."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<unk>", "<s>", "</s>"]
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=256 + len(special) + _MERGES,
-        special_tokens=special,
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    bpe.train_from_iterator(texts.corpus(rows), trainer)
+    bpe = train_bpe(texts.corpus(rows), ["<unk>", "<s>", "</s>"], _MERGES)
     phrases = [*texts.prompt_phrases(), STOP]
     bpe.add_tokens([AddedToken(phrase, normalized=False) for phrase in phrases])
     return PreTrainedTokenizerFast(
