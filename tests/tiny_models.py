@@ -7,7 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emolib.engines.tiny_parts import CHATML, IMAGE_SIZE, save_random, train_tokenizer
+from emolib.engines.tiny_parts import (
+    CHATML,
+    IMAGE_SIZE,
+    internvl_processor,
+    save_random,
+    train_tokenizer,
+)
 
 HIDDEN, HEADS = 64, 4
 # Qwen's special tokens stand at these very ids: ms-swift's template relies on them.
@@ -36,37 +42,9 @@ def text_sizes(kind: str, vocabulary: int, **more: Any) -> dict[str, Any]:
 
 def internvl_hf(folder: Path, text_type: str) -> Path:
     """InternVL3 ("qwen2") and InternVL3.5 ("qwen3"): InternViT-300M's layout."""
-    from transformers import (
-        GotOcr2ImageProcessorPil,
-        InternVLConfig,
-        InternVLForConditionalGeneration,
-        InternVLProcessor,
-        InternVLVideoProcessor,
-    )
+    from transformers import InternVLConfig, InternVLForConditionalGeneration
 
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]
-    tokenizer = train_tokenizer(
-        [*special, "<video>"],
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        extra_special_tokens={
-            "start_image_token": "<img>",
-            "end_image_token": "</img>",
-            "context_image_token": "<IMG_CONTEXT>",
-            "video_token": "<video>",
-        },
-        chat_template=CHATML,
-    )
-    pixels = {"size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE}}
-    processor = InternVLProcessor(
-        image_processor=GotOcr2ImageProcessorPil(
-            **pixels, crop_to_patches=True, min_patches=1, max_patches=4
-        ),
-        tokenizer=tokenizer,
-        video_processor=InternVLVideoProcessor(**pixels),
-        image_seq_length=4,
-        chat_template=CHATML,
-    )
+    processor, tokenizer = internvl_processor(IMAGE_SIZE, visual_tokens=4, max_tiles=4)
     config = InternVLConfig(
         vision_config={
             "hidden_size": 32,
