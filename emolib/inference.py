@@ -8,7 +8,7 @@ from typing import Any
 
 from emolib.costs import Bill
 from emolib.engines.base import Engine, Reply, Request
-from emolib.engines.cluster import ENDED, ClusterEngine
+from emolib.engines.cluster import ClusterEngine, ended
 from emolib.errors import DataError, MediaError
 from emolib.hashing import key_of
 from emolib.ledger import Ledger, Row
@@ -129,8 +129,7 @@ def _spread(tasks: Mapping[str, Task], engine: ClusterEngine) -> Iterator[Row]:
         if left.pop(row["key"], None):
             yield row
     for key, task in left.items():
-        reply = Reply(id=key, error=ENDED, transient=True)
-        yield _row(key, task, reply, engine)
+        yield _row(key, task, ended(key), engine)
 
 
 def _row(key: str, task: Task, reply: Reply, engine: Engine) -> Row:

@@ -16,7 +16,6 @@ from emolib.hashing import canonical
 from emolib.params.cluster import ClusterParams
 from emolib.params.schemas import ModelParams
 
-#: Error of a row that ended every worker of a cluster that was given it.
 ENDED = "every worker that had this row died"
 
 # Ledger key -> task, and an engine, to ledger rows: emolib.inference.answers.
@@ -82,7 +81,7 @@ class ClusterEngine(EngineBase):
             yield from self._spread(list(requests), _replies)
         except cluster.LostItems as lost:
             for request in lost.items:
-                yield Reply(id=request.id, error=ENDED, transient=True)
+                yield ended(request.id)
 
     def _spread(self, items: list[Any], answer: Callable[..., Iterable[Any]]) -> Iterator[Any]:
         params, where = self._params, self._where
@@ -96,6 +95,11 @@ class ClusterEngine(EngineBase):
             copies=where.copies,
             gpus=0.0 if params.device == "cpu" else gpus,
         )
+
+
+def ended(request: str) -> Reply:
+    """The reply to a request that ended every worker of a cluster that was given it."""
+    return Reply(id=request, error=ENDED, transient=True)
 
 
 def identify(
