@@ -70,7 +70,7 @@ pathlib.Path.touch = touch_and_kill
 
 
 class World:
-    """Clips, rows and a plan, with everything trained below one folder."""
+    """Clips and rows, with everything trained below one folder."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -80,14 +80,15 @@ class World:
         pictures = sft.open_pictures("", DATA, home, "test")[:5]
         self.rows = [*sft.clip_rows(self.split.train, "paper"), *sft.picture_rows(pictures)]
         self.val = sft.clip_rows(self.split.val, "paper")
-        self.plan = sft.plan(len(self.split.train), 5, 0.5, RECIPE, 0)
+
+    def plan(self, recipe: SftParams, seed: int = 0) -> sft.Plan:
+        return sft.plan(len(self.split.train), 5, 0.5, recipe, seed)
 
     def train_zero(self, name: str, deepspeed: str) -> sft.Trained:
         """Two epochs of two steps, over two processes."""
         parts = {"epochs": 2, "steps_per_epoch": 2, "batch_size": 2, "processes": 2}
         recipe = RECIPE.model_copy(update=parts | {"deepspeed": deepspeed})
-        plan = sft.plan(len(self.split.train), 5, 0.5, recipe, 0)
-        return self.train(name, recipe, plan=plan, val=())
+        return self.train(name, recipe, val=())
 
     def train_plainly(self, name: str, processes: int) -> sft.Trained:
         """Three epochs of a step of two rows, and no dropout, of which each process has its own."""
@@ -100,15 +101,14 @@ class World:
         parts = {"steps_per_epoch": 1, "batch_size": 2 // processes, "processes": processes}
         parts |= {"learning_rate": 1e-3, "min_learning_rate": 1e-3}
         recipe = RECIPE.model_copy(update=parts)
-        plan = sft.plan(len(self.split.train), 5, 0.5, recipe, 0)
-        clips = plan.order.reshape(3, 2) < len(self.split.train)
+        clips = self.plan(recipe).order.reshape(3, 2) < len(self.split.train)
         assert any(one != other for one, other in clips)
         model = MODEL.model_copy(update={"model": str(folder)})
-        return self.train(name, recipe, plan=plan, val=(), model=model)
+        return self.train(name, recipe, val=(), model=model)
 
     def train(self, name: str, recipe: SftParams = RECIPE, **more: Any) -> sft.Trained:
         more = {"val": self.val, "features": self.home / "features", **more}
-        plan = more.pop("plan", self.plan)
+        plan = self.plan(recipe)
         rows, model = more.pop("rows", self.rows), more.pop("model", MODEL)
         return sft.train_branches(
             model, recipe, rows, plan, self.home / name, cache=self.home / "models", **more
@@ -227,8 +227,8 @@ def test_finished_training_is_not_repeated(
 
 
 def test_a_seed_is_another_training(world: World, trained: sft.Trained) -> None:
-    other = sft.plan(len(world.split.train), 5, 0.5, RECIPE, 1)
-    assert not np.array_equal(other.order, world.plan.order)
+    orders = [world.plan(RECIPE, seed).order for seed in (0, 1)]
+    assert not np.array_equal(*orders)
     at = trained.command.index("--seed")
     assert trained.command[at + 1] == "0"
     named = sft.chosen_branches({0: trained, 1: trained}, "last")
