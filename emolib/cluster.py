@@ -189,7 +189,7 @@ def _settled(said: Iterable[Any], left: dict[int, Any], patience: int) -> Iterat
             raise result.error
         if isinstance(result, Done):
             for number in result.numbers:
-                del left[number]
+                left.pop(number, None)  # gone already, should Ray ever bring a block twice
         elif isinstance(result, Lost):
             lost += 1
             if lost > patience and len(left) == before:
