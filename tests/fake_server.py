@@ -43,6 +43,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.saw(digest)
         if self.server.poison and self.server.poison.encode() in body:
             os._exit(3)
+        if refused := next((f for f in self.server.refuse if f in json.loads(body)), None):
+            # in the words of OpenAI's reasoning models
+            message = f"Unsupported parameter: '{refused}' is not supported with this model."
+            error = {"message": message, "param": refused, "code": "unsupported_parameter"}
+            return self._send({"error": error | {"type": "invalid_request_error"}}, 400)
         self.server.under_way(1)
         time.sleep(self.server.latency)
         self.server.under_way(-1)
@@ -53,9 +58,9 @@ class Handler(BaseHTTPRequestHandler):
             }
         )
 
-    def _send(self, content: object) -> None:
+    def _send(self, content: object, status: int = 200) -> None:
         data = json.dumps(content).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -68,16 +73,22 @@ class FakeServer(ThreadingHTTPServer):
         latency: Seconds every answer takes; any number are under way at once.
         seen: File that gets a line a request, or None.
         poison: A request with this text ends the process.
+        refuse: A request with one of these fields is answered with HTTP 400.
     """
 
     daemon_threads = True
     request_queue_size = 128
 
     def __init__(
-        self, port: int = 0, latency: float = 0.0, seen: Path | None = None, poison: str = ""
+        self,
+        port: int = 0,
+        latency: float = 0.0,
+        seen: Path | None = None,
+        poison: str = "",
+        refuse: tuple[str, ...] = (),
     ) -> None:
         super().__init__(("127.0.0.1", port), Handler)
-        self.latency, self.poison = latency, poison
+        self.latency, self.poison, self.refuse = latency, poison, refuse
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
         self.asked: list[str] = []
         self.most = self._now = 0  # requests under way

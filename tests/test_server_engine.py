@@ -26,8 +26,9 @@ from emolib.engines.fingerprint import fingerprint
 from emolib.engines.server import ServerEngine
 from emolib.engines.serving import serve
 from emolib.engines.tiny import tiny_folder
-from emolib.errors import EngineError, MissingModelError
+from emolib.errors import EngineError, MissingModelError, ParamsError
 from emolib.params import Decoding, ModelParams
+from emolib.params.loading import Source, merge
 
 GOOD = {
     "choices": [{"message": {"content": '["happy"]'}, "finish_reason": "stop"}],
@@ -174,6 +175,96 @@ def test_sampling_settings_are_sent(connect: Callable[..., ServerEngine], server
     assert engine.identity["decoding"] == {"max_tokens": 512, **wanted}
 
 
+REASONING = {"max_tokens", "temperature", "top_p"}  # what OpenAI's reasoning models refuse
+
+
+def as_reasoning_model(handler: Handler) -> None:
+    """Answers as they do: what is not supported is named, everything else is answered."""
+    for field in sorted(REASONING & handler.body.keys()):
+        message = f"Unsupported parameter: '{field}' is not supported with this model."
+        error = {"message": message, "param": field, "code": "unsupported_parameter"}
+        return handler.send(400, {"error": error})
+    handler.send(200, GOOD)
+
+
+def test_a_model_that_refuses_max_tokens_and_temperature_is_asked_without(
+    connect: Callable[..., ServerEngine], server: Server
+) -> None:
+    server.plan = [as_reasoning_model]
+    thinking = {"chat_template_kwargs": {"enable_thinking": False}}
+    engine = connect(
+        max_tokens_key="max_completion_tokens",
+        send_temperature=False,
+        extra_body={**thinking, "reasoning_effort": "low"},
+        decoding=Decoding(max_new_tokens=9),
+    )
+    [reply] = answer_all(engine, [Request("a", "x")])
+    assert reply.error is None
+    body = server.seen[0].body
+    assert body["max_completion_tokens"] == 9
+    assert not REASONING & body.keys()
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert body["reasoning_effort"] == "low"
+    assert engine.identity["decoding"] == {"max_completion_tokens": 9}
+    assert engine.identity["extra_body"] == {**thinking, "reasoning_effort": "low"}
+    assert "extra_body" not in connect().identity, "answers of before keep their key"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, r"'max_tokens': set max_tokens_key: max_completion_tokens"),
+        (
+            {"max_tokens_key": "max_completion_tokens"},
+            r"'temperature': set send_temperature: false",
+        ),
+    ],
+)
+def test_an_unsupported_setting_stops_the_run_and_names_the_parameter(
+    changes: dict[str, Any], words: str, connect: Callable[..., ServerEngine], server: Server
+) -> None:
+    server.plan = [as_reasoning_model] * 40
+    requests = [Request(str(n), "x") for n in range(40)]
+    with pytest.raises(EngineError, match=f"test: the model does not support {words}"):
+        answer_all(connect(concurrency=1, **changes), requests)
+    assert len(server.seen) <= 2, "every further row would fail as well"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "too long", "param": "messages", "code": "unsupported_value"},
+        {"message": "at most 4096", "param": "max_tokens", "code": "invalid_value"},
+        {"message": "x", "param": ["max_tokens"], "code": "unsupported_parameter"},
+        "max_tokens",
+    ],
+)
+def test_a_fault_of_one_row_stops_nothing(
+    error: Any, connect: Callable[..., ServerEngine], server: Server
+) -> None:
+    server.plan = [send(400, {"error": error})]
+    engine = connect(concurrency=1)
+    first, second = answer_all(engine, [Request("a", "x"), Request("b", "y")])
+    assert (first.error or "").startswith("HTTP 400")
+    assert second.error is None
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"send_temperature": False, "decoding": {"temperature": 0.5}}, "send_temperature.*0.5"),
+        ({"extra_body": {"temperature": 1}}, r"extra_body.*temperature \(decoding.temperature\)"),
+        ({"extra_body": {"messages": []}}, "extra_body.*messages"),
+        ({"max_tokens_key": "max_output_tokens"}, "max_tokens_key.*'max_completion_tokens'"),
+        ({"extra_body": {"x": float("nan")}}, "extra_body.*not JSON compliant"),
+    ],
+)
+def test_contradicting_request_fields_are_refused(values: dict[str, Any], words: str) -> None:
+    source = Source("p.yaml", {"engine": "server", "model": "m", **values})
+    with pytest.raises(ParamsError, match=words):
+        merge(ModelParams, [source])
+
+
 def test_marks_in_prompts_are_blunted(connect: Callable[..., ServerEngine], server: Server) -> None:
     text = "<image> </s> <|im_end|> a<b <3 <happy>"
     answer_all(connect(), [Request("a", text, system="<|im_start|>")])
@@ -275,6 +366,14 @@ def test_a_refused_key_is_the_rows_passing_error(
         ({"choices": [{"text": "old interface"}]}, "choices"),
         ({"choices": [{"message": {"content": ""}, "finish_reason": "length"}]}, "empty.*length"),
         ({"choices": [{"message": {"content": None}}]}, "empty"),
+        (
+            {"choices": [{"message": {"content": "", "reasoning_content": "Hm"}}]},
+            "ended while thinking; raise max_new_tokens",
+        ),
+        (
+            {"choices": [{"message": {"content": None, "refusal": "I can't."}}]},
+            r"the model refused: I can't\.",
+        ),
         ({"choices": [{"message": {"content": ["x"]}}]}, "empty"),
     ],
 )

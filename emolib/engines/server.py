@@ -16,7 +16,16 @@ import httpx
 from emolib.engines.base import EngineBase, Reply, Request, keep_busy
 from emolib.engines.launch import Launched
 from emolib.engines.watch import Watch
-from emolib.engines.wire import Again, read_answer, reason, retry_after, sampling, write_body
+from emolib.engines.wire import (
+    Again,
+    Unsupported,
+    read_answer,
+    reason,
+    retry_after,
+    sampling,
+    unsupported,
+    write_body,
+)
 from emolib.errors import EngineError, MissingModelError
 from emolib.params.schemas import ModelParams
 
@@ -25,6 +34,7 @@ _LARGEST_ANSWER = 16 * 2**20  # bytes
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 # Nothing is wrong with the request: the key, the bill or the model's name is.
 _REFUSALS = {401, 402, 403, 404}
+_REFUSED_FIELDS = {400, 422}
 _PASSING = {408, 409, 425, 429}
 
 
@@ -40,8 +50,8 @@ class ServerEngine(EngineBase):
 
     Args:
         params: ``base_url``, ``model``, ``api_key_env``, ``concurrency``, ``timeout_s``,
-            ``retries``, ``patience_s``, ``launch``, ``launch_s``, ``restarts`` and ``decoding``
-            are used.
+            ``retries``, ``patience_s``, ``launch``, ``launch_s``, ``restarts``, ``decoding``,
+            ``max_tokens_key``, ``send_temperature`` and ``extra_body`` are used.
         name: Short name for tables.
         log: What a launched server prints.
         sleep: Waits that many seconds between tries; for tests. None = a wait that
@@ -98,8 +108,10 @@ class ServerEngine(EngineBase):
             "engine": "server",
             "model": params.model,
             "served": {k: offered[k] for k in ("root", "owned_by") if offered.get(k)},
-            "decoding": sampling(params.decoding),
+            "decoding": sampling(params),
         }
+        if params.extra_body:
+            self.identity["extra_body"] = dict(params.extra_body)
 
     def check(self) -> dict[str, Any]:
         """Ask the server for its models (``GET /models``).
@@ -174,13 +186,15 @@ class ServerEngine(EngineBase):
         """
         start = time.perf_counter()
         try:
-            body = write_body(request, self._params.model, self._params.decoding)
+            body = write_body(request, self._params)
         except Exception as fault:
             return self._failure(request, fault, start)
         for last in (False, True):  # a second time when the server was lost and is back
             since = self._watch.round
             try:
                 answer = self._ask(body)
+            except Unsupported as problem:
+                raise self._watch.stop(self._clean(str(problem))) from None
             except Exception as problem:
                 passing = isinstance(problem, EngineError) and problem.transient
                 back = passing and not self._closed.is_set()
@@ -249,6 +263,8 @@ class ServerEngine(EngineBase):
         status = response.status_code
         if status in _PASSING or status >= 500:
             raise Again(f"HTTP {status}: {reason(content)}", retry_after(response.headers))
+        if status in _REFUSED_FIELDS and (fault := unsupported(content, self._params)):
+            raise fault
         if status != 200:
             raise EngineError(f"HTTP {status}: {reason(content)}", transient=status in _REFUSALS)
         return content

@@ -112,6 +112,12 @@ class Watch:
             self.round += 1
             return True
 
+    def stop(self, error: str) -> EngineError:
+        """End the run for a fault that every further request would meet."""
+        with self._lock:
+            self.over = self.over or EngineError(f"{self._name}: {error}")
+            return self.over
+
     def start(self) -> None:
         """Start a server that is ours and wait until it answers.
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 DataKind = Literal[
     "demo",
@@ -107,6 +108,24 @@ class Prices(Schema):
     currency: str = "USD"
 
 
+# Fields of a chat request that are written from other parameters.
+_REQUEST_FIELDS = {
+    "model": "model",
+    "messages": "the stage's prompt",
+    "stream": "always false",
+    "n": "always 1",
+    "max_tokens": "decoding.max_new_tokens",
+    "max_completion_tokens": "decoding.max_new_tokens, max_tokens_key",
+    "temperature": "decoding.temperature",
+    "top_p": "decoding.top_p",
+    "seed": "decoding.seed",
+    "repetition_penalty": "decoding.repetition_penalty",
+    "stop": "decoding.stop",
+    "logprobs": "the stage's scoring",
+    "top_logprobs": "the stage's scoring",
+}
+
+
 class ModelParams(Schema):
     """One model and the engine that runs it.
 
@@ -132,6 +151,12 @@ class ModelParams(Schema):
         decoding: See :class:`Decoding`.
         base_url: "server": address up to and including ``/v1``.
         api_key_env: "server": *name* of the environment variable with the key; "" = none.
+        max_tokens_key: "server": what the request calls ``decoding.max_new_tokens``. Hosted
+            reasoning models accept "max_completion_tokens" only.
+        send_temperature: "server": false leaves temperature and ``top_p`` out of the request, for
+            models that refuse them; they then sample as their provider decided.
+        extra_body: "server": further fields of every request, as the server defines them, e.g.
+            ``{chat_template_kwargs: {enable_thinking: false}}``. Written into records: no secrets.
         concurrency: "server", "vllm": requests under way at once.
         gpu_memory: "vllm": share of each GPU's memory it takes.
         gpus: "vllm": GPUs over which the weights are spread.
@@ -162,6 +187,9 @@ class ModelParams(Schema):
     decoding: Decoding = Decoding()
     base_url: str = ""
     api_key_env: str = ""
+    max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    send_temperature: bool = True
+    extra_body: dict[str, JsonValue] = Field(default_factory=dict)
     concurrency: int = Field(default=4, ge=1)
     gpu_memory: float = Field(default=0.9, gt=0, le=1)
     gpus: int = Field(default=1, ge=1)
@@ -194,6 +222,24 @@ class ModelParams(Schema):
         if hidden:
             raise ValueError("an address with a password in it; use api_key_env")
         return value
+
+    @field_validator("extra_body")
+    @classmethod
+    def _plain_json(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        json.dumps(value, allow_nan=False)  # ValueError: a number that JSON does not have
+        return value
+
+    @model_validator(mode="after")
+    def _request_fields_agree(self) -> Self:
+        if not self.send_temperature and self.decoding.temperature > 0:
+            raise ValueError(
+                f"send_temperature: false would not send decoding.temperature = "
+                f"{self.decoding.temperature:g}; leave one of them out"
+            )
+        if taken := sorted(self.extra_body.keys() & _REQUEST_FIELDS.keys()):
+            where = ", ".join(f"{key} ({_REQUEST_FIELDS[key]})" for key in taken)
+            raise ValueError(f"extra_body: these fields have parameters of their own: {where}")
+        return self
 
 
 def as_path(text: str) -> Path | None:
