@@ -29,6 +29,7 @@ LAYERS = {
     "emolib.cluster": 1,
     "emolib.runs": 1,
     "emolib.sources": 1,
+    "emolib.assets": 1,
     "emolib.labels": 2,
     "emolib.scoring": 2,
     "emolib.extraction": 2,
