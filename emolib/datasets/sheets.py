@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import re
 import unicodedata
 import zipfile
@@ -117,32 +118,41 @@ def plain_name(name: str) -> str:
     return re.sub(r"\.(mp4|avi|mkv|mov|wav)$", "", unicodedata.normalize("NFC", name), flags=re.I)
 
 
-def read_npz(path: Path) -> dict[str, Any]:
+def read_npz(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     """Read an archive of arrays of numbers, texts, lists and dictionaries, running no code.
 
-    Official label files (``label-6way.npz``, submissions) store dictionaries and ragged lists,
-    which NumPy only writes as pickles. They are read by an unpickler that knows arrays, NumPy
-    scalars and plain containers and refuses everything else, so such a file cannot run code.
+    Official label and result files store dictionaries and ragged lists, which NumPy only writes
+    as pickles. They are read by an unpickler that knows arrays, NumPy scalars and plain
+    containers and refuses everything else, so such a file cannot run code.
+
+    Args:
+        path: The file.
+        most_bytes: Largest size of all arrays together, unpacked.
 
     Returns:
         Array name -> array, or the object inside an array without dimensions.
 
     Raises:
-        DataError: missing, damaged, too large, or with anything else in it.
+        DataError: missing, damaged, too large, or with anything else in it, which it names.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".npy")]
-            if sum(archive.getinfo(name).file_size for name in names) > MOST_BYTES:
-                raise DataError(f"{path}: larger than a label file can be")
+            size = sum(archive.getinfo(name).file_size for name in names)
+            if size > most_bytes:
+                raise DataError(f"{path}: {size} bytes unpacked, more than such a file can hold")
             arrays = {name[:-4]: _read_array(archive.read(name)) for name in names}
     except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable .npz file: {error}") from None
-    except (pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise DataError(f"{path}: holds what a label file does not: {error}") from None
+    except (pickle.UnpicklingError, ValueError, TypeError, KeyError, MemoryError) as error:
+        raise DataError(f"{path}: refused: {error}") from None
     if not arrays:
         raise DataError(f"{path}: no arrays in it")
     return {name: value.item() if value.ndim == 0 else value for name, value in arrays.items()}
+
+
+class _RefusedError(pickle.UnpicklingError):
+    """The pickle asks for something that is not allowed, which the message names."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -156,8 +166,49 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name}, which could run code")
+            raise _RefusedError(
+                f"holds {module}.{name}, which could run code; only arrays, dictionaries, lists, "
+                "texts and numbers are read"
+            )
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+# Opcodes that write to and read from the memo, those that make what can be hashed in depth, and
+# those that move objects on the stack, which no pickle of plain values needs.
+_STORES = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+_FETCHES = {"GET", "BINGET", "LONG_BINGET"}
+_TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"}
+_SHUFFLES = {"DUP", "POP", "POP_MARK"}
+
+
+def _unpickle(data: bytes) -> Any:
+    """Load a pickle of plain values whose cost in time and memory is linear in its length.
+
+    The unpickler allocates as many memo slots as the largest index asks for, and hashes a tuple
+    of tuples anew at every mention: both are refused before anything is loaded.
+
+    Raises:
+        _RefusedError: it asks for anything that could run code, or is such a bomb.
+        ValueError: it is damaged.
+    """
+    made: dict[object, str] = {}  # memo slot -> the opcode that made what is in it
+    before = ""
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            name: str = opcode.name
+            if name in _STORES:
+                slot = len(made) if argument is None else int(argument)
+                if slot > len(data):
+                    raise _RefusedError(f"holds a pickle that asks for {slot} memo slots")
+                made[slot] = before
+            elif name in _SHUFFLES or (name in _FETCHES and made.get(argument, "") in _TUPLES):
+                raise _RefusedError("holds a pickle of tuples that may share their parts")
+            before = name if opcode.stack_after else before
+        return _PlainUnpickler(io.BytesIO(data)).load()
+    except _RefusedError:
+        raise
+    except Exception as error:  # whatever a damaged stream makes of itself
+        raise ValueError(f"holds a damaged pickle ({type(error).__name__}: {error})") from None
 
 
 def _read_array(data: bytes) -> np.ndarray:
@@ -172,7 +223,7 @@ def _read_array(data: bytes) -> np.ndarray:
     shape, _, dtype = read(file)
     if not dtype.hasobject:
         return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    array = _PlainUnpickler(file).load()
+    array = _unpickle(data[file.tell() :])
     if not isinstance(array, np.ndarray) or array.shape != shape:
         raise ValueError("an array that is not what its header says")
     return array
