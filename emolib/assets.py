@@ -20,7 +20,7 @@ from emolib import nano
 from emolib.params import profiles
 from emolib.params.discriminative import FeatureParams
 from emolib.params.media import AsrParams, FaceParams
-from emolib.params.schemas import DataParams, ModelParams
+from emolib.params.schemas import DataParams, ModelParams, ReleasedParams
 from emolib.params.stages import Baselines, StageParams
 from emolib.plan import STAGES
 
@@ -34,6 +34,8 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLES = ("model.safetensors", "pytorch_model.bin")
 #: Notebooks that read the run folder of an earlier one and no clips of their own.
 _WITHOUT_CLIPS = ("02_caption_filtering",)
+#: Notebooks that read published outputs of other models, where the parameters name any.
+_OF_PUBLISHED_OUTPUTS = ("07_fusion_analysis", "08_baselines")
 _POINTER = b"version https://git-lfs.github.com/spec"
 
 
@@ -236,6 +238,8 @@ def _walk(stage: str, params: StageParams) -> Iterator[Use]:
             if recipe.file:
                 yield _path(stage, f"recipes.{name}.file", recipe.file, required=needed)
     left_out = ("models", "recipes", *(("data", "asr") if stage in _WITHOUT_CLIPS else ()))
+    if stage not in _OF_PUBLISHED_OUTPUTS:
+        left_out += ("released", "wheels")
     for key, value in params:
         if key not in left_out:
             yield from _values(stage, key, value)
@@ -259,14 +263,16 @@ def _values(stage: str, key: str, value: Any) -> Iterator[Use]:
             at = value.weights or "~/.cache/torch/hub"
             need = not value.allow_download
             yield Use(stage, f"{key}.weights", at, replace(known, at=at), required=need)
+    elif isinstance(value, ReleasedParams):
+        yield _path(stage, f"{key}.root", value.root)
     elif isinstance(value, BaseModel):
         for name, inner in value:
             yield from _values(stage, f"{key}.{name}", inner)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for number, inner in enumerate(value):
             yield from _values(stage, f"{key}.{number}", inner)
-    elif key in ("pictures", "classes", "groups") and value:
-        yield _path(stage, key, value)
+    elif key in ("pictures", "classes", "groups", "wheels") and value:
+        yield _path(stage, key, value, required=key != "wheels")
 
 
 def _model(stage: str, key: str, model: ModelParams, *, required: bool) -> Iterator[Use]:
@@ -294,6 +300,9 @@ def _dataset(stage: str, key: str, data: DataParams) -> Iterator[Use]:
     if data.kind == "demo":
         return
     parts = [a for a in assets().values() if data.kind in a.of]
+    if data.media == "none":  # texts and labels alone
+        parts = [a for a in parts if a.kind != "data"]
+        parts = [a for a in assets().values() if a.at == data.root and a.kind != "data"] or parts
     if not parts:
         yield Use(stage, key, data.root, None)
     home = next((a.at for a in parts if a.kind == "data"), data.root)

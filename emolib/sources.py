@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emolib import nano
 from emolib.hashing import key_of, sha_file, sha_files
-from emolib.params.schemas import DataParams, ModelParams
+from emolib.params.schemas import RELEASED, DataParams, ModelParams
 from emolib.params.stages import Baselines, StageParams
 
 
@@ -36,10 +36,15 @@ def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
     further: DataParams | None = getattr(params, "unlabelled", None)
     if further is not None and further.kind == "folder":
         found |= {f"unlabelled:{name}": sha for name, sha in _data(root, further).items()}
-    if groups := getattr(params, "groups", ""):
-        path = root / Path(groups).expanduser()
-        folder, files = (path, list(path.iterdir())) if path.is_dir() else (path.parent, [path])
-        found["groups:content"] = sha_files((f for f in files if f.is_file()), folder)
+    for name in ("groups", "wheels"):
+        if given := getattr(params, name, ""):
+            path = root / Path(given).expanduser()
+            folder, files = (path, list(path.iterdir())) if path.is_dir() else (path.parent, [path])
+            found[f"{name}:content"] = sha_files((f for f in files if f.is_file()), folder)
+    if params.released is not None:
+        folder = root / Path(params.released.root).expanduser()
+        files = [file for pattern in RELEASED_FILES for file in folder.glob(pattern)]
+        found["released:content"] = sha_files(files, folder)
     if pictures := getattr(params, "pictures", ""):
         folder = root / Path(pictures).expanduser()
         for table in (folder / "filter_cap.json", folder / "cc_sbu_align" / "filter_cap.json"):
@@ -60,6 +65,8 @@ def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
 
 # What label, word and split files of the data sets end in.
 TABLES = {".csv", ".json", ".npz", ".xlsx", ".tsv", ".txt"}
+# Where published outputs lie below their root, as emolib.baselines.released reads them.
+RELEASED_FILES = ("*.csv", *(f"{folder}/*/*.npz" for folder in RELEASED))
 _LARGEST = 2**26  # bytes; a larger one is features, not labels
 
 

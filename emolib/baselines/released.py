@@ -25,9 +25,9 @@ import numpy as np
 from emolib.datasets.sheets import read_npz, read_sheet
 from emolib.errors import DataError
 from emolib.labels import Mode, parse_labels
+from emolib.params.schemas import RELEASED
 
-RESULTS = Path("OV-MER/output/results-ovmerd")
-RUNS = Path("AffectGPT/output/results-ovmerdplus")
+RESULTS, RUNS = map(Path, RELEASED)
 AFFECTGPT = "AffectGPT-2025"
 #: The models of ``OV-MER/output/results-ovmerd`` as published, by the names of their folders.
 MODELS = (

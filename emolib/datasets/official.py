@@ -234,6 +234,7 @@ def _join_media(
     folder = _video_folder(params, layout, root)
     sounds: Mapping[str, Path] = {}
     if params.media == "none":
+        reading.find("note", "clips taken without their videos (data.media: none)", entries)
         videos: Mapping[str, Path] = {name: folder / f"{name}.mp4" for name in entries}
     else:
         index = index_media(folder)

@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+#: Folders of a clone of the AffectGPT repository: outputs of other models, and of AffectGPT-2025.
+RELEASED = ("OV-MER/output/results-ovmerd", "AffectGPT/output/results-ovmerdplus")
+
 DataKind = Literal[
     "demo",
     "folder",
@@ -70,6 +73,20 @@ class DataParams(Schema):
     domain: Literal["base", "target"] = "base"
     split: str = ""
     limit: int = Field(default=0, ge=0)
+
+
+class ReleasedParams(Schema):
+    """Published outputs of other models on the clips, see :mod:`emolib.baselines.released`.
+
+    Attributes:
+        root: A clone of the repository that holds them, or a folder of tables.
+        models: Only these; () = all. One that is not there is named and left out.
+        variants: Only these, e.g. "subtitle" or "epoch_30"; () = all.
+    """
+
+    root: str = Field(min_length=1)
+    models: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
 
 
 class Decoding(Schema):

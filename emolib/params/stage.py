@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from emolib.params.cluster import ClusterParams
 from emolib.params.media import AsrParams, DecodeParams
-from emolib.params.schemas import DataParams, ModelParams, Schema
+from emolib.params.schemas import DataParams, ModelParams, ReleasedParams, Schema
 
 Grouping = Literal["exact", "cached", "lexicon", "ew2025", "ew2026"]
 
@@ -26,6 +26,9 @@ class StageParams(Schema):
         asr: How words are heard where no official subtitle is known; no model = they stay unknown.
         cluster: Machines that frames, features and answers are computed on.
         decode: Limits of the processes that decode videos.
+        released: Published outputs of other models on these clips; None = none.
+        wheels: Folder of the official emotion-wheel tables of 2026, under which published outputs
+            are scored in addition; "" or no such folder = they are not, and it is reported.
         outputs: Folder of all runs, relative to the project root.
         run_dir: This run's folder; "" makes a new one under ``outputs``.
     """
@@ -40,6 +43,8 @@ class StageParams(Schema):
     asr: AsrParams = AsrParams()
     cluster: ClusterParams = ClusterParams()
     decode: DecodeParams = DecodeParams()
+    released: ReleasedParams | None = None
+    wheels: str = ""
     outputs: str = "outputs"
     run_dir: str = ""
 

@@ -29,6 +29,16 @@ class DataCheck(StageParams):
     gallery: int = Field(default=6, ge=0)
     check_media: bool = True
 
+    @model_validator(mode="after")
+    def _no_videos_to_look_at(self) -> Self:
+        if self.data.media == "none" and (self.gallery or self.check_media):
+            field = "check_media" if self.check_media else "gallery"
+            raise ValueError(
+                f"{field}: data.media is none, there are no videos to look at: set "
+                "check_media: false and gallery: 0"
+            )
+        return self
+
 
 class DataGeneration(StageParams):
     """Notebook 01: captions of images by several models (paper section 3.1.2).

@@ -62,6 +62,8 @@ def gallery(
     axes = figure.subplots(max(1, len(rows)), columns, squeeze=False, gridspec_kw=grid)
     for ax in axes.flat:
         ax.set_axis_off()
+    if not rows:
+        nothing(axes[0, 0], "no clips shown")
     for line, (row, title) in enumerate(zip(rows, titles, strict=True)):
         for column, image in enumerate(row):
             axes[line, column].imshow(image)
