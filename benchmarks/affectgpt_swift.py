@@ -36,8 +36,8 @@ def shipped(args: argparse.Namespace, checkpointing: bool = True) -> Record:
 
     from emolib.engines.swift_setup import find_model, import_swift
     from emolib.sft import worker
-    from emolib.sft.command import build_command, feature_environment
-    from emolib.training.process import build_environment
+    from emolib.sft.command import build_arguments, feature_environment
+    from emolib.training.process import build_environment, plan_here
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     stage = resolve(ROOT, "h200", "04_affectgpt_sft")
@@ -58,13 +58,12 @@ def shipped(args: argparse.Namespace, checkpointing: bool = True) -> Record:
         np.save(out / "order.npy", plan.order, allow_pickle=False)
         dtype = "bfloat16" if device == "cuda" else "float32"
         model = ModelParams(model=str(folder), dtype=dtype, device=device)
-        os.environ.update(
-            build_environment(model, out) | feature_environment(model, recipe, args.features)
-        )
+        environ = plan_here(recipe, model).environment(build_environment(model, out))
+        os.environ.update(environ | feature_environment(model, recipe, args.features))
         import_swift()
         found = find_model(model)
-        command = build_command(model, recipe, found, len(rows), plan, False, out, 0, None)
-        options = command[command.index("--order") + 2 :]
+        arguments = build_arguments(model, recipe, found, len(rows), plan, False, out, 0, None)
+        options = arguments[arguments.index("--order") + 2 :]
         steps, train = Steps(), SwiftSft.train
 
         def watched(self: Any, trainer: Any) -> Any:

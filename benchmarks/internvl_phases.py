@@ -23,7 +23,7 @@ from measuring import Steps, peak_memory, peak_speed, wait
 from emolib.engines.swift_setup import find_model, import_swift
 from emolib.params import ModelParams
 from emolib.params.training import LoraParams
-from emolib.training.process import build_command, build_environment
+from emolib.training.process import build_arguments, build_environment, plan_here
 
 PHASES = ("one_by_one", "batched", "lora", "lora_swift")
 
@@ -115,14 +115,16 @@ def lora(args: argparse.Namespace, *, ours: bool) -> dict[str, Any]:
         model = ModelParams(
             model=str(folder), dtype=args.dtype, device=args.device, attention=args.attention
         )
-        os.environ.update(build_environment(model, Path(home)))
+        os.environ.update(
+            plan_here(recipe, model).environment(build_environment(model, Path(home)))
+        )
         import_swift()
         found = find_model(model)
         if ours:
-            command = build_command(
+            arguments = build_arguments(
                 model, recipe, found, rows, data, None, Path(home, "ours"), None
             )
-            options = command[command.index("--rows") + 2 :]
+            options = arguments[arguments.index("--rows") + 2 :]
         else:
             # use_hf and check_model only keep it off the network
             options = ["--model", str(folder), "--model_type", found.model_type, "--dataset"]

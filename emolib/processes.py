@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -56,6 +56,11 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def tied(command: Sequence[str]) -> list[str]:
+    """Write a command that ends with this process, however it ends."""
+    return [sys.executable, "-m", "emolib.processes", str(os.getpid()), *command]
+
+
 def end(process: subprocess.Popen[bytes]) -> None:
     """End a process and its group, asking first; it must have been started in its own session."""
     if process.poll() is not None:
@@ -77,3 +82,8 @@ def search_path() -> str:
     given = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     # Installed packages are found anyway, and must not come before the standard library.
     return os.pathsep.join(given if own.name.endswith("-packages") else [str(own), *given])
+
+
+if __name__ == "__main__":  # see tied
+    die_with_parent(int(sys.argv[1]))
+    os.execv(sys.argv[2], sys.argv[2:])

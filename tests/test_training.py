@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -29,8 +28,9 @@ from emolib.errors import (
 from emolib.params import Decoding, ModelParams, loading
 from emolib.params.training import LoraParams
 from emolib.training import TrainResult, check_rows, join, merge_lora, train_lora
-from emolib.training.process import build_command
-from emolib.training.worker import launcher, padded
+from emolib.training.launch import launch_plan
+from emolib.training.process import build_arguments
+from emolib.training.worker import padded
 from tests.paths import searched_first
 
 MODEL = ModelParams(model="tiny:internvl", device="cpu", decoding=Decoding(max_new_tokens=8))
@@ -266,26 +266,14 @@ def test_no_row_is_left_out_of_several_processes(rows: int, world: int) -> None:
     assert len(got) == -(-rows // world) * world
 
 
-def _command(lora: LoraParams, out: Path) -> list[str]:
+def _arguments(lora: LoraParams, out: Path) -> list[str]:
     found = ModelFolder(Path("/weights/model"), "internvl_chat_native", "bfloat16")
-    return build_command(MODEL, lora, found, 9, Path("/rows.jsonl"), None, out, None)
+    return build_arguments(MODEL, lora, found, 9, Path("/rows.jsonl"), None, out, None)
 
 
-def test_eight_gpus_with_deepspeed_is_one_command(tmp_path: Path) -> None:
-    command = _command(LoraParams(processes=8, deepspeed="zero3"), tmp_path)
-    words = " ".join(command)
-    assert "-m emolib.training.worker" in words
-    assert "--processes 8" in words
+def test_deepspeed_reaches_ms_swift(tmp_path: Path) -> None:
+    words = " ".join(_arguments(LoraParams(processes=8, deepspeed="zero3"), tmp_path))
     assert "--deepspeed zero3" in words
-    assert "--nodes" not in words
-    ours = argparse.Namespace(processes=8, nodes=1, master="", run_id="")
-    assert launcher(ours) == [
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "8",
-        "--standalone",
-    ]
 
 
 def test_deepspeed_that_is_not_installed_is_named(
@@ -301,28 +289,47 @@ def test_other_machines_get_the_same_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lora = LoraParams(nodes=2, processes=8, master_addr="node-1", master_port=4000)
-    command = _command(lora, tmp_path)
+    plan = launch_plan(lora, 0, MODEL, run_id="start-7")
+    command = plan.command("emolib.training.worker", _arguments(lora, tmp_path))
     environ = {"HF_HUB_OFFLINE": "1", "HF_TOKEN": "secret", "CUDA_VISIBLE_DEVICES": "3"}
     calls: list[tuple[list[str], dict[str, str]]] = []
     monkeypatch.setattr("os.execve", lambda path, words, env: calls.append((words, env)))
     monkeypatch.setattr("sys.argv", ["join", str(tmp_path), "--patience", "0"])
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    with join.announced(command, environ, lora, tmp_path):
+    with join.announced(command, environ, plan, "cpu", tmp_path):
         assert "secret" not in (tmp_path / "join.json").read_text()
         join.main()
     [(words, env)] = calls
-    assert words[1:3] == ["-m", "emolib.training.worker"]
-    assert words[3:] == command[command.index("--processes") :], "but for the parent"
+    assert words == command
     assert env["HF_HUB_OFFLINE"] == "1"
-    assert env.get("CUDA_VISIBLE_DEVICES") != "3"
+    assert env["CUDA_VISIBLE_DEVICES"] == ""
     with pytest.raises(SystemExit, match="no training began"):
         join.main()
-    at = command.index("--run_id")
-    ours = argparse.Namespace(processes=8, nodes=2, master="node-1:4000", run_id=command[at + 1])
-    assert launcher(ours)[2:] == [
+    assert plan.launcher[2:] == (
         *("--nproc_per_node", "8", "--nnodes", "2", "--rdzv_backend", "c10d"),
-        *("--rdzv_endpoint", "node-1:4000", "--rdzv_id", command[at + 1]),
-    ]
+        *("--rdzv_endpoint", "node-1:4000", "--rdzv_id", "start-7"),
+    )
+
+
+def test_every_machine_exposes_gpus_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first machine's scheduler gave it other GPUs than this one's."""
+    lora = LoraParams(nodes=2, processes=2, master_addr="node-1")
+    plan = launch_plan(lora, 4, MODEL.model_copy(update={"device": "cuda"}), given="4,5,6,7")
+    environ = plan.environment({})
+    assert environ["CUDA_VISIBLE_DEVICES"] == "4,5"
+    calls: list[dict[str, str]] = []
+    monkeypatch.setattr("os.execve", lambda path, words, env: calls.append(env))
+    monkeypatch.setattr("sys.argv", ["join", str(tmp_path), "--patience", "0"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3,5")
+    with join.announced(plan.command("m", []), environ, plan, "auto", tmp_path):
+        monkeypatch.setattr("emolib.training.join.gpu_count", lambda: 3)
+        join.main()
+        monkeypatch.setattr("emolib.training.join.gpu_count", lambda: 1)
+        with pytest.raises(SystemExit, match="cannot take part: device 'cuda' with 2 GPUs"):
+            join.main()
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in calls] == ["1,3"]
 
 
 def test_several_machines_need_the_first_ones_name() -> None:

@@ -15,8 +15,9 @@ import httpx
 
 from emolib import processes
 from emolib.engines.fingerprint import fingerprint
+from emolib.engines.gpus import VARIABLE, choose_gpus, gpu_count
 from emolib.engines.launch import tail
-from emolib.engines.swift_setup import ModelFolder, find_model, worker_environment
+from emolib.engines.swift_setup import ModelFolder, child_environment, find_model
 from emolib.errors import EngineError
 from emolib.params.schemas import ModelParams
 
@@ -42,7 +43,7 @@ def serve(
 
     Args:
         model: The model; ``engine`` is not looked at. ``max_length``, ``max_tiles``, ``dtype``,
-            ``attention`` and ``device`` hold for the server, ``decoding`` for its client.
+            ``attention``, ``device`` and ``gpus`` hold for the server, ``decoding`` for its client.
         log: File for everything the server prints; written anew.
         name: What the server calls the model.
         adapters: LoRA folders, applied in order after ``model.adapters``.
@@ -56,6 +57,7 @@ def serve(
     Raises:
         MissingModelError: the model is not on this machine.
         EngineError: the server ended or did not answer in time; with the end of its log.
+        ParamsError: fewer GPUs are visible than the parameters ask for.
 
     Example:
         >>> with serve(ModelParams(model="tiny:internvl"), Path("serve.log")) as served:
@@ -68,12 +70,13 @@ def serve(
     weights = "+".join(fingerprint(folder) for folder in (found.path, *loras))
     command = build_command(model, found, loras, port, name, weights)
     url = f"http://{_ADDRESS}:{port}/v1"
+    environment = child_environment(allow_download=model.allow_download) | _own_gpus(model)
     log = Path(log).absolute()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         server = subprocess.Popen(
             command,
-            env=worker_environment(model),
+            env=environment,
             cwd=log.parent,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -128,6 +131,13 @@ def build_command(
         if value is not None:
             command += [f"--{option}", str(value)]
     return command + (["--adapters", *map(str, adapters)] if adapters else [])
+
+
+def _own_gpus(model: ModelParams) -> dict[str, str]:
+    """Let a server see its GPUs alone: ms-swift spreads the model over all that it sees."""
+    gpus = 0 if model.device == "cpu" else gpu_count()
+    chosen = choose_gpus(model.device, model.gpus, gpus, os.environ.get(VARIABLE))
+    return {VARIABLE: ",".join(chosen)}
 
 
 def _free_port() -> int:

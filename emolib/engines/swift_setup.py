@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from emolib import nano
-from emolib.errors import EngineError, MissingDependencyError, MissingModelError
+from emolib.engines.gpus import device_map
+from emolib.errors import EmolibError, EngineError, MissingDependencyError, MissingModelError
 from emolib.params.schemas import ModelParams
 from emolib.processes import search_path
 
@@ -77,19 +78,10 @@ def environment(*, allow_download: bool = False) -> dict[str, str]:
     }
 
 
-def worker_environment(model: ModelParams, **ours: str) -> dict[str, str]:
-    """Give a worker this process's environment: :func:`environment`, its device, emolib found.
-
-    Args:
-        model: Says whether downloads are allowed and which GPU is seen.
-        **ours: Further variables, which come before the others.
-    """
-    made = environment(allow_download=model.allow_download) | {"PYTHONUNBUFFERED": "1"}
-    if model.device == "cpu":
-        made["CUDA_VISIBLE_DEVICES"] = ""
-    elif ":" in model.device:
-        made["CUDA_VISIBLE_DEVICES"] = model.device.split(":", 1)[1]
-    return os.environ | made | ours | {"PYTHONPATH": search_path()}
+def child_environment(*, allow_download: bool = False) -> dict[str, str]:
+    """Give a child process this one's environment: :func:`environment`, emolib found."""
+    made = environment(allow_download=allow_download) | {"PYTHONUNBUFFERED": "1"}
+    return os.environ | made | {"PYTHONPATH": search_path()}
 
 
 def import_swift(*, allow_download: bool = False) -> None:
@@ -226,7 +218,7 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
     """Load a model and its prepared processor through ms-swift.
 
     Args:
-        params: ``attention``, ``device`` and ``max_tiles`` are used.
+        params: ``attention``, ``device``, ``gpus`` and ``max_tiles`` are used.
         found: What :func:`find_model` gave.
         dtype: Weight type as torch names it.
 
@@ -235,12 +227,15 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
 
     Raises:
         EngineError: the folder is not a model that ms-swift knows, or does not fit it.
+        ParamsError: fewer GPUs are visible than the parameters ask for.
     """
     import_swift(allow_download=params.allow_download)
     import torch
     from swift.model import get_model_processor
 
     try:
+        placed, numbers = device_map(params.device, params.gpus, torch.cuda.device_count())
+        free = {n: torch.cuda.mem_get_info(n)[0] for n in numbers} if placed == "auto" else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model, processor = get_model_processor(
@@ -248,11 +243,12 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
                 torch_dtype=getattr(torch, dtype),
                 model_type=found.model_type or None,
                 attn_impl=params.attention or None,
-                device_map=None if params.device == "auto" else params.device,
+                device_map=placed,
+                max_memory=free,
                 use_hf=True,
             )
         return model.eval(), prepare_processor(processor, params.max_tiles)
-    except EngineError:
+    except EmolibError:
         raise
     except Exception as error:
         raise EngineError(f"{params.model} cannot be loaded: {one_line(error)}") from error

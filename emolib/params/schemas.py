@@ -158,7 +158,8 @@ class ModelParams(Schema):
         template: ms-swift's template; "" = the model type's own.
         adapters: LoRA folders, applied in order.
         dtype: Weight type; "auto" = as stored.
-        device: "cpu", "cuda", "cuda:1", ...; "auto" = a GPU when there is one.
+        device: "cpu", "cuda" (the first GPU visible), "cuda:1" (the second), ...; "auto" = the
+            first GPU when there is one.
         attention: Attention kernel; "" = the library's choice.
         batch_size: Requests computed together ("transformers").
         max_length: Longest prompt in tokens, images included; 0 = the model's own limit.
@@ -176,7 +177,8 @@ class ModelParams(Schema):
             ``{chat_template_kwargs: {enable_thinking: false}}``. Written into records: no secrets.
         concurrency: "server", "vllm": requests under way at once.
         gpu_memory: "vllm": share of each GPU's memory it takes.
-        gpus: "vllm": GPUs over which the weights are spread.
+        gpus: GPUs over which the weights are spread: of "transformers" those from ``device`` on,
+            of "vllm" the first. A training takes one for each of its processes instead.
         timeout_s: "server": seconds one request may take.
         retries: "server": further tries after 429, 5xx, time-outs and cut connections.
         patience_s: "server": how long one that was lost is waited for before the run stops.

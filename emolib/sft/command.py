@@ -1,10 +1,8 @@
-"""The command line and environment of the process that trains AffectGPT."""
+"""The arguments and environment of the process that trains AffectGPT."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 
 from emolib.engines.swift_setup import ModelFolder
@@ -16,7 +14,7 @@ from emolib.training.process import swift_arguments
 LORA = r"\.lora_"  # in the names of the language model's adapters
 
 
-def build_command(
+def build_arguments(
     model: ModelParams,
     sft: SftParams,
     found: ModelFolder,
@@ -27,7 +25,7 @@ def build_command(
     seed: int,
     resume: Path | None,
 ) -> list[str]:
-    """Write the worker's command line: our options, then ``swift sft``'s."""
+    """Write the worker's arguments: our options, then ``swift sft``'s."""
     every = sft.save_epochs * plan.steps_per_epoch
     dtype = found.dtype if model.dtype == "auto" else model.dtype
     options: dict[str, object] = {
@@ -74,14 +72,12 @@ def build_command(
         "eval_steps": every,
         "output_dir": out,
     }
-    command = [sys.executable, "-m", "emolib.sft.worker", "--parent", str(os.getpid())]
-    command += ["--processes", str(sft.processes), "--rows", str(rows)]
-    command += ["--order", str(out / "order.npy")]
+    ours = ["--rows", str(rows), "--order", str(out / "order.npy")]
     if sft.lora is not None:
-        command += ["--lora", sft.lora.model_dump_json()]
+        ours += ["--lora", sft.lora.model_dump_json()]
     if resume is not None:
-        command += ["--resume", str(resume)]
-    return command + swift_arguments(options)
+        ours += ["--resume", str(resume)]
+    return ours + swift_arguments(options)
 
 
 def feature_environment(model: ModelParams, sft: SftParams, features: Path) -> dict[str, str]:

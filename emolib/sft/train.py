@@ -19,13 +19,13 @@ from emolib.files import read_json, write_json, write_jsonl
 from emolib.hashing import key_of, sha_file
 from emolib.params.affectgpt import SftParams
 from emolib.params.schemas import ModelParams
-from emolib.sft.command import build_command, feature_environment
+from emolib.sft.command import build_arguments, feature_environment
 from emolib.sft.data import Plan, check_lengths
 from emolib.training.folder import claim, last_checkpoint, step_of
 from emolib.training.process import (
     Progress,
     build_environment,
-    require_deepspeed,
+    plan_here,
     run_worker,
 )
 
@@ -163,9 +163,10 @@ def train_branches(
             with other settings.
         MissingModelError: the model is not on this machine.
         MissingDependencyError: DeepSpeed is asked for and not installed.
+        ParamsError: there are fewer GPUs than processes.
     """
     begin = time.perf_counter()
-    require_deepspeed("recipe.deepspeed", sft.deepspeed)
+    launch = plan_here(sft, model)
     out = Path(out).resolve()
     found = find_model(model, cache)
     longest = _check_rows(rows, val, plan, found, sft.max_length)
@@ -184,8 +185,12 @@ def train_branches(
         np.save(out / "order.npy", plan.order, allow_pickle=False)
         resume = last_checkpoint(out)
         folder = (features or out / "features").resolve()
-        command = build_command(model, sft, found, len(rows), plan, bool(val), out, seed, resume)
-        environ = build_environment(model, out) | feature_environment(model, sft, folder)
+        arguments = build_arguments(
+            model, sft, found, len(rows), plan, bool(val), out, seed, resume
+        )
+        command = launch.command("emolib.sft.worker", arguments)
+        environ = launch.environment(build_environment(model, out))
+        environ |= feature_environment(model, sft, folder)
         run_worker(command, environ, out, plan.steps, progress)
         last = last_checkpoint(out)
         at = 0 if last is None else step_of(last)

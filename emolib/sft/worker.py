@@ -1,6 +1,7 @@
 """The process that trains AffectGPT: ``swift sft`` with this project's guarantees around it.
 
-Started by :mod:`emolib.sft.train` as ``python -m emolib.sft.worker``. It dies with its parent,
+Started by :mod:`emolib.sft.train` as ``python -m emolib.sft.worker``, alone or under torchrun as
+:mod:`emolib.training.launch` plans it. It dies with its parent,
 fills the feature cache, checks that exactly the paper's set is trained, follows the plan's order
 and keeps the branches alone at every checkpoint.
 """
@@ -11,7 +12,6 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -27,23 +27,12 @@ from emolib.training.process import COMPLETE
 def main() -> None:
     """Read our own options, then give the rest to ms-swift."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--parent", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=0, help="to start; 0 = this is one")
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--order", type=Path, required=True)
     parser.add_argument("--resume", default="")
     parser.add_argument("--lora", type=json.loads, default=None)
     ours, rest = parser.parse_known_args()
-    die_with_parent(ours.parent or os.getppid())
-    # DeepSpeed wants a process group even for one process.
-    if ours.processes > 1 or (ours.processes and "--deepspeed" in rest):
-        # The launcher takes this process's place and so keeps the signal; its workers get
-        # their own when they come through here.
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-        own = ["--rows", str(ours.rows), "--order", str(ours.order), "--resume", ours.resume]
-        own += ["--lora", json.dumps(ours.lora)]
-        again = ["-m", __spec__.name, *own, *rest]
-        os.execv(sys.executable, [sys.executable, *launch, str(ours.processes), *again])
+    die_with_parent(os.getppid())  # torchrun's, or the notebook
     train(rest, ours.rows, ours.order, ours.resume, ours.lora)
 
 
@@ -59,9 +48,6 @@ def train(
     from emolib.models.affectgpt.trained import check_trainable, load_branches, save_branches
 
     world, deepspeed = int(os.environ.get("WORLD_SIZE", "1")), "--deepspeed" in arguments
-    if (world > 1 or deepspeed) and not torch.cuda.is_available():
-        # Without these the processes would train side by side, each for itself.
-        arguments = [*arguments, "--use_cpu", "true", "--ddp_backend", "gloo"]
 
     class Sft(SwiftSft):
         def run(self) -> Any:

@@ -19,8 +19,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from emolib.engines.gpus import VARIABLE, choose_gpus, gpu_count
+from emolib.errors import ParamsError
 from emolib.files import read_json, write_json
-from emolib.params.training import LoraParams
+from emolib.training.launch import LaunchPlan, limited
 
 _FILE = "join.json"
 _POLL_S = 0.5
@@ -30,16 +32,18 @@ _SHARED = ("HF_", "USE_HF", "LOG_LEVEL", "TOKENIZERS_", "DO_NOT_TRACK", "TRANSFO
 
 @contextmanager
 def announced(
-    command: list[str], environ: Mapping[str, str], lora: LoraParams, out: Path
+    command: list[str], environ: Mapping[str, str], plan: LaunchPlan, device: str, out: Path
 ) -> Iterator[None]:
     """Leave the command for the other machines while a training runs; nothing with one node."""
-    if lora.nodes == 1:
+    if plan.nodes == 1:
         yield
         return
     file = out / _FILE
     shared = {k: v for k, v in environ.items() if k.startswith(_SHARED) and "TOKEN" not in k[3:]}
-    at = command.index("--parent")
-    write_json(file, {"arguments": command[at + 2 :], "environment": shared})
+    # Each machine has GPUs of its own; where this one trains on them, so must the others.
+    device = device if device.startswith("cuda") else "cuda" if plan.visible else "cpu"
+    own = {"device": device, "processes": plan.processes}
+    write_json(file, {"arguments": command[1:], "environment": shared} | own)
     try:
         yield
     finally:
@@ -64,8 +68,14 @@ def main() -> None:
             raise SystemExit(f"no training began in {args.out} within {args.patience:g} s")
         time.sleep(_POLL_S)
     words = read_json(file)
-    command = [sys.executable, "-m", "emolib.training.worker", *words["arguments"]]
-    os.execve(sys.executable, command, os.environ | words["environment"])
+    device, environ = words["device"], os.environ | words["environment"]
+    try:
+        gpus = 0 if device == "cpu" else gpu_count()
+        visible = choose_gpus(device, words["processes"], gpus, environ.get(VARIABLE))
+    except ParamsError as error:
+        raise SystemExit(f"this machine cannot take part: {error}") from None
+    command = [sys.executable, *words["arguments"]]
+    os.execve(sys.executable, command, limited(environ, visible))
 
 
 if __name__ == "__main__":

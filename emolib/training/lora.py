@@ -26,11 +26,12 @@ from emolib.params.schemas import ModelParams
 from emolib.params.training import LoraParams
 from emolib.training.folder import claim, last_checkpoint, step_of
 from emolib.training.join import announced
+from emolib.training.launch import LaunchPlan
 from emolib.training.process import (
     Progress,
-    build_command,
+    build_arguments,
     build_environment,
-    require_deepspeed,
+    plan_here,
     run_worker,
 )
 from emolib.training.rows import check_budget, check_rows
@@ -98,9 +99,10 @@ def train_lora(
             training with other settings.
         MissingModelError: the model is not on this machine.
         MissingDependencyError: DeepSpeed is asked for and not installed.
+        ParamsError: there are fewer GPUs than processes.
     """
     begin = time.perf_counter()
-    require_deepspeed("lora.deepspeed", lora.deepspeed)
+    plan = plan_here(lora, model)
     dataset, out = Path(dataset).resolve(), Path(out).resolve()
     rows = check_rows(dataset)
     if val is not None:
@@ -119,12 +121,13 @@ def train_lora(
         claim(out / _REQUEST, request)
         if (out / _RESULT).is_file():
             return _read_result(out)
-        return _train(model, lora, found, rows, dataset, out, val, progress, begin)
+        return _train(model, lora, plan, found, rows, dataset, out, val, progress, begin)
 
 
 def _train(
     model: ModelParams,
     lora: LoraParams,
+    plan: LaunchPlan,
     found: ModelFolder,
     rows: int,
     dataset: Path,
@@ -135,8 +138,10 @@ def _train(
 ) -> TrainResult:
     resume = last_checkpoint(out)
     total = lora.steps or _steps(rows, lora)
-    command = build_command(model, lora, found, rows, dataset, val, out, resume)
-    with announced(command, environ := build_environment(model, out), lora, out):
+    arguments = build_arguments(model, lora, found, rows, dataset, val, out, resume)
+    command = plan.command("emolib.training.worker", arguments)
+    environ = plan.environment(build_environment(model, out))
+    with announced(command, environ, plan, model.device, out):
         run_worker(command, environ, out, total, progress)
     last = last_checkpoint(out)
     if last is None or step_of(last) != total:

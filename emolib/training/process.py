@@ -6,16 +6,18 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from emolib import processes
-from emolib.engines.swift_setup import ModelFolder, worker_environment
+from emolib.engines.gpus import VARIABLE, gpu_count
+from emolib.engines.swift_setup import ModelFolder, child_environment
 from emolib.errors import MissingDependencyError, TrainingError
+from emolib.params.affectgpt import SftParams
 from emolib.params.schemas import ModelParams
 from emolib.params.training import LoraParams
+from emolib.training.launch import LaunchPlan, launch_plan
 
 COMPLETE = "complete"  # file in a checkpoint folder, written after everything else in it
 _POLL = 0.2  # seconds between looks at the log
@@ -41,7 +43,7 @@ COMMON: dict[str, object] = {
 Progress = Callable[[int, int, dict[str, float]], object]
 
 
-def build_command(
+def build_arguments(
     model: ModelParams,
     lora: LoraParams,
     found: ModelFolder,
@@ -51,7 +53,7 @@ def build_command(
     out: Path,
     resume: Path | None,
 ) -> list[str]:
-    """Write the worker's command line: our options, then ``swift sft``'s."""
+    """Write the worker's arguments: our options, then ``swift sft``'s."""
     dtype = found.dtype if model.dtype == "auto" else model.dtype
     options: dict[str, object] = {
         "model": found.path.resolve(),
@@ -91,13 +93,8 @@ def build_command(
         "deepspeed": lora.deepspeed or None,
         "resume_from_checkpoint": resume,
     }
-    command = [sys.executable, "-m", "emolib.training.worker", "--parent", str(os.getpid())]
-    command += ["--processes", str(lora.processes), "--max_tiles", str(model.max_tiles)]
-    if lora.nodes > 1:
-        command += ["--nodes", str(lora.nodes), "--run_id", uuid.uuid4().hex]
-        command += ["--master", f"{lora.master_addr}:{lora.master_port}"]
-    command += ["--rows", str(rows)]
-    return command + swift_arguments(options)
+    ours = ["--max_tiles", str(model.max_tiles), "--rows", str(rows)]
+    return ours + swift_arguments(options)
 
 
 def swift_arguments(options: Mapping[str, object]) -> list[str]:
@@ -119,23 +116,26 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def require_deepspeed(key: str, value: str) -> None:
-    """Stop at once where DeepSpeed is asked for and not there.
-
-    Args:
-        key: The parameter that asks, for the message.
-        value: What it says; "" asks for nothing.
-
-    Raises:
-        MissingDependencyError: DeepSpeed is not installed.
-    """
-    if value and importlib.util.find_spec("deepspeed") is None:
-        raise MissingDependencyError(f"{key} = {value!r} needs DeepSpeed: pip install deepspeed")
-
-
 def build_environment(model: ModelParams, out: Path) -> dict[str, str]:
     """Give the worker this process's environment, offline and able to import emolib."""
-    return worker_environment(model, LOG_LEVEL="INFO", HF_DATASETS_CACHE=str(out / "cache"))
+    own = {"LOG_LEVEL": "INFO", "HF_DATASETS_CACHE": str(out / "cache")}
+    return child_environment(allow_download=model.allow_download) | own
+
+
+def plan_here(recipe: LoraParams | SftParams, model: ModelParams) -> LaunchPlan:
+    """Plan a training for the GPUs that this process sees.
+
+    Raises:
+        ParamsError: there are fewer than it needs.
+        MissingDependencyError: DeepSpeed is asked for and not installed.
+    """
+    if recipe.deepspeed and importlib.util.find_spec("deepspeed") is None:
+        raise MissingDependencyError(
+            f"deepspeed = {recipe.deepspeed!r} needs DeepSpeed: pip install deepspeed"
+        )
+    gpus = 0 if model.device == "cpu" else gpu_count()
+    given = os.environ.get(VARIABLE)
+    return launch_plan(recipe, gpus, model, given=given, run_id=uuid.uuid4().hex)
 
 
 def run_worker(
@@ -145,12 +145,12 @@ def run_worker(
     total: int,
     progress: Progress | None,
 ) -> None:
-    """Run the worker to its end, passing on what it logs."""
+    """Run the worker to its end, passing on what it logs; it dies with this process."""
     log = out / "logging.jsonl"
     seen = log.stat().st_size if log.is_file() else 0
     with (out / "train.log").open("ab") as output:
         worker = subprocess.Popen(
-            command,
+            processes.tied(command),
             env=environ,
             cwd=out,
             stdin=subprocess.DEVNULL,

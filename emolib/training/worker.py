@@ -1,15 +1,15 @@
 """The process that trains: ``swift sft`` with this project's guarantees around it.
 
-Started by :mod:`emolib.training.process` as ``python -m emolib.training.worker``. It dies with its
-parent, prepares processors as the engines do, marks checkpoints that are complete, and does
-not begin when ms-swift left rows out.
+Started by :mod:`emolib.training.process` as ``python -m emolib.training.worker``, alone or under
+torchrun as :mod:`emolib.training.launch` plans it. It dies with its parent, prepares processors
+as the engines do, marks checkpoints that are complete, and does not begin when ms-swift left rows
+out.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +20,11 @@ from emolib.training.process import COMPLETE
 def main() -> None:
     """Read our own options, then give the rest to ms-swift."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    parser.add_argument("--parent", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--nodes", type=int, default=1)
-    parser.add_argument("--master", default="", help="HOST:PORT of the first node")
-    parser.add_argument("--run_id", default="", help="the same on all nodes of one start")
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--max_tiles", type=int, default=0)
     ours, rest = parser.parse_known_args()
-    die_with_parent(ours.parent or os.getppid())
-    if ours.processes * ours.nodes > 1:
-        # The launcher takes this process's place and so keeps the signal; its workers get
-        # their own when they come through here.
-        command = [sys.executable, *launcher(ours), "-m", __spec__.name]
-        command += ["--rows", str(ours.rows), "--max_tiles", str(ours.max_tiles), *rest]
-        os.execv(sys.executable, command)
+    die_with_parent(os.getppid())  # torchrun's, or the notebook
     train(rest, ours.rows, ours.max_tiles)
-
-
-def launcher(ours: argparse.Namespace) -> list[str]:
-    """Write torchrun's part of the command line."""
-    command = ["-m", "torch.distributed.run", "--nproc_per_node", str(ours.processes)]
-    if ours.nodes == 1:
-        return [*command, "--standalone"]
-    # The id keeps a node that still has the last start's settings out of this one.
-    command += ["--nnodes", str(ours.nodes), "--rdzv_backend", "c10d"]
-    return [*command, "--rdzv_endpoint", ours.master, "--rdzv_id", ours.run_id]
 
 
 def padded(dataset: Any, world: int) -> Any:
@@ -71,9 +50,6 @@ def train(arguments: list[str], rows: int, max_tiles: int) -> None:
 
     prepare_every_processor(max_tiles)
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and not torch.cuda.is_available():
-        # Without these the processes would train side by side, each for itself.
-        arguments = [*arguments, "--use_cpu", "true", "--ddp_backend", "gloo"]
 
     class MarkComplete(TrainerCallback):
         """``on_save`` comes after model, optimiser, random states and trainer state."""

@@ -23,6 +23,7 @@ import torch
 from emolib.engines.base import EngineBase, Reply, Request
 from emolib.engines.encode import media_fault
 from emolib.engines.fingerprint import fingerprint
+from emolib.engines.gpus import device_map
 from emolib.engines.local import decoding_identity
 from emolib.engines.sampling import Sampler, request_seed
 from emolib.engines.swift_setup import find_model, one_line, shown_name
@@ -89,13 +90,16 @@ class AffectGPTEngine(EngineBase):
             raise EngineError(f"{name}: {len(params.adapters)} adapters; AffectGPT takes one")
         if branches is None and params.adapters:
             branches = Path(params.adapters[0]).expanduser()
+        if params.gpus > 1:
+            raise EngineError(f"{name}: gpus = {params.gpus}; AffectGPT takes one GPU")
+        placed, _ = device_map(params.device, 1, torch.cuda.device_count())
         found = find_model(params, cache)
         dtype = found.dtype if params.dtype == "auto" else params.dtype
         try:
             model = AffectGPTForConditionalGeneration.from_pretrained(
                 found.path,
                 dtype=getattr(torch, dtype),
-                device_map=None if params.device == "cpu" else params.device,
+                device_map=None if placed == "cpu" else placed or "auto",
                 attn_implementation=params.attention or None,
             )
             processor = AffectGPTProcessor.from_pretrained(found.path)
