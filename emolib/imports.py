@@ -1,6 +1,6 @@
 """Which modules of this package a piece of code depends on, read from its source.
 
-Used to tell whether a finished run is still up to date, and to test the layers.
+Used to tell whether a finished run was made by today's code, and to test the layers.
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ def notebook_code(path: Path) -> str:
     cells = nbformat.read(path, as_version=4).cells
     lines = [line for c in cells if c.cell_type == "code" for line in c.source.splitlines()]
     return "\n".join(line for line in lines if not line.startswith(("%", "!")))
+
+
+def notebook_hash(notebook: Path) -> str:
+    """Return the hash of a notebook's own code; text cells play no part."""
+    return key_of(code=notebook_code(notebook))
 
 
 def code_hash(notebook: Path) -> str:

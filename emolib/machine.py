@@ -21,19 +21,28 @@ _PACKAGES = (
 
 def git_state() -> dict[str, object]:
     """Revision of the checkout this code runs from and whether files differ from it."""
-    here = Path(__file__).parent
+    status = _git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "revision": _git("rev-parse", "HEAD"),
+        "dirty": None if status is None else status != "",
+    }
 
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(here), *words], capture_output=True, text=True, timeout=20
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
 
-    status = git("status", "--porcelain", "--untracked-files=no")
-    return {"revision": git("rev-parse", "HEAD"), "dirty": None if status is None else status != ""}
+def _git(*words: str) -> str | None:
+    here = str(Path(__file__).parent)
+    try:
+        done = subprocess.run(
+            ["git", "-C", here, *words], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def commits_since(revision: str) -> int | None:
+    """Count the commits of the checkout since ``revision``; None when that cannot be told."""
+    told = _git("rev-list", "--count", f"{revision}..HEAD") if revision.isalnum() else None
+    return int(told) if told else None
 
 
 def versions() -> dict[str, str]:

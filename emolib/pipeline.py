@@ -16,10 +16,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO
 
-from emolib import runs
+from emolib import machine, runs
 from emolib.errors import EmolibError, RunError
 from emolib.execution import Running, StatusLine, begin, execute
-from emolib.imports import code_hash
+from emolib.imports import code_hash, notebook_hash
 from emolib.params import profiles
 from emolib.params.stages import SCHEMAS, StageParams
 from emolib.plan import STAGES, Outcome, Stage, named
@@ -34,6 +34,7 @@ class _Job:
     profile: str
     chosen: Sequence[Stage]
     fresh: bool
+    fresh_trainings: bool
     status: StatusLine
 
 
@@ -44,21 +45,24 @@ def run_profile(
     start: str = "",
     only: str = "",
     fresh: bool = False,
+    fresh_trainings: bool = False,
     jobs: int = 1,
     out: IO[str] | None = None,
 ) -> list[Outcome]:
     """Run a profile's notebooks; begin no more when one has failed.
 
-    Every parameter file is checked before the first kernel starts. A stage whose inputs, data,
-    parameters and code are those of a finished run is skipped; an interrupted one is taken up
-    where it stopped.
+    Every parameter file is checked before the first kernel starts. A stage whose notebook,
+    inputs, data and parameters are those of a finished run is skipped; when the library's code
+    has changed since, that is reported. An interrupted run is taken up where it stopped.
 
     Args:
         root: Project root.
         profile: Folder under ``params/``.
         start: Begin with this stage (number or name); earlier ones must be finished.
         only: Run this stage alone; the stages it reads must be finished.
-        fresh: Use neither finished runs nor ledgers of the stages that are run.
+        fresh: Use neither finished runs nor ledgers of the stages that are run; finished
+            trainings are used.
+        fresh_trainings: As ``fresh``, and train again.
         jobs: Stages at the same time, at least 1. Each has a process of its own and its share
             of the cores' threads, but every one sees all GPUs, and memory adds up. A script
             that asks for more than one needs ``if __name__ == "__main__":``.
@@ -74,13 +78,13 @@ def run_profile(
     """
     if jobs < 1:
         raise RunError(f"jobs = {jobs}: at least one stage runs at a time")
-    chosen = _chosen(start, only)
+    chosen, fresh = _chosen(start, only), fresh or fresh_trainings
     for stage in STAGES:
         if stage in chosen and why_absent(root, profile, stage) == "":
             # Inputs are not known yet: any path will do for checking keys and types.
             profiles.resolve(root, profile, stage.name, dict.fromkeys(stage.feeds, "."))
     with StatusLine(out or sys.stdout).running() as status:
-        outcomes = _run(_Job(root, profile, chosen, fresh, status), jobs)
+        outcomes = _run(_Job(root, profile, chosen, fresh, fresh_trainings, status), jobs)
     return [outcomes[stage.name] for stage in STAGES if stage in chosen and stage.name in outcomes]
 
 
@@ -174,29 +178,51 @@ def _come_to(
         return Outcome(stage, "not run")
     if absent:
         raise RunError(
-            f"{stage.name} reads {absent}, which has no finished run with today's parameters "
-            f"and code: begin there with --from {absent[0][:2]}"
+            f"{stage.name} reads {absent}, which has no finished run with today's notebook and "
+            f"parameters: begin there with --from {absent[0][:2]}"
         )
     params = profiles.resolve(job.root, job.profile, stage.name, inputs)
     outputs = job.root / params.outputs
     with contextlib.ExitStack() as held:
         held.enter_context(_alone(outputs, job.profile, stage.name))
         key = stage_key(job.root, stage.name, params)
+        code = code_hash(job.root / "notebooks" / f"{stage.name}.ipynb")
         found = runs.find(outputs, job.profile, stage.name, key)
         if found is not None and runs.is_finished(found) and not (job.fresh and wanted):
             if wanted:
-                job.status.say(f"{_label(stage)}  up to date  {short(job.root, found)}")
+                state = f"up to date{_made_earlier(found, code)}"
+                job.status.say(f"{_label(stage)}  {state}  {short(job.root, found)}")
             return Outcome(stage, "up to date", found)
         if not wanted:
             return Outcome(stage, "not run")
+        if found is None and (old := runs.old_runs(outputs, job.profile, stage.name)):
+            version = runs.made_by_older(old[-1])
+            job.status.say(
+                f"{_label(stage)}  runs by emolib {version}, kept and not read ({len(old)}): "
+                f"{short(job.root, old[-1].parent)}"
+            )
         if found is None or job.fresh:
-            found = runs.create(outputs, job.profile, stage.name, key, fresh=job.fresh)
+            own = {"fresh": job.fresh, "fresh_trainings": job.fresh_trainings}
+            found = runs.create(outputs, job.profile, stage.name, key, **own, code=code)
+        else:
+            runs.annotate(found, code=code)
         job.status.begin(stage.name, _label(stage), stage.title, found)
         work = (job.root, job.profile, stage.name, found, inputs)
         if jobs > 1:
             return begin(*work, jobs=jobs), held.pop_all()
         started = time.monotonic()
         return _told(job, stage, found, started, execute(*work))
+
+
+def _made_earlier(folder: Path, code: str) -> str:
+    """Return in words that a run was made by other library code than today's; "" if it was not."""
+    manifest = runs.read_manifest(folder)
+    if manifest.get("code") == code:
+        return ""
+    git = manifest.get("git") or {}
+    commits = machine.commits_since(str(git.get("revision") or ""))
+    ago = f" ({commits} commit{'s' if commits > 1 else ''} ago)" if commits else ""
+    return f" (made by an earlier state of emolib{ago}; --fresh to redo)"
 
 
 def _told(job: _Job, stage: Stage, folder: Path, started: float, error: str) -> Outcome:
@@ -248,11 +274,10 @@ def _alone(outputs: Path, profile: str, stage: str) -> Iterator[None]:
 
 
 def stage_key(root: Path, stage: str, params: StageParams) -> str:
-    """Identity of the run of a stage with these parameters, inputs, data and today's code."""
+    """Return the identity of a stage's run with this notebook, parameters, inputs and data."""
     inputs = {name: runs.input_sha(root / path) for name, path in params.input_paths().items()}
     inputs |= source_hashes(root, params)
-    code = code_hash(root / "notebooks" / f"{stage}.ipynb")
-    return runs.run_key(stage, params.model_dump(mode="json"), inputs, code)
+    return runs.run_key(stage, params, inputs, notebook_hash(root / f"notebooks/{stage}.ipynb"))
 
 
 def short(root: Path, path: Path) -> str:

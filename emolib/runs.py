@@ -26,6 +26,8 @@ from emolib.hashing import canonical, key_of, sha_file
 from emolib.params.stages import StageParams
 
 RESULT, MANIFEST, PARAMS = "result.json", "manifest.json", "params.yaml"
+#: Layout of run folders. Folders of another format (emolib 0.1 wrote none) are named as old.
+FORMAT = 2
 # A killed parent's kernel may live for a moment longer; wait this long for its lock.
 _LOCK_PATIENCE_S = 60.0
 
@@ -37,12 +39,15 @@ class Run:
         dir: The run folder.
         ledger_dir: Where this run's ledgers lie (shared by a profile's runs, so that no answer
             is ever computed twice; inside the folder for a run made with ``--fresh``).
+        trainings: Where its trainings are kept (shared by a profile's runs, so that nothing is
+            trained twice; inside the folder for a run made with ``--fresh-trainings``).
         resumed: Whether an earlier, interrupted process had begun this run.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any], resumed: bool) -> None:
         self.dir = folder
         self.ledger_dir = Path(os.path.normpath(folder / manifest["ledger_dir"]))
+        self.trainings = Path(os.path.normpath(folder / manifest["trainings_dir"]))
         self.resumed = resumed
         self._manifest = manifest
         self._started = time.monotonic()
@@ -125,23 +130,47 @@ def _content_sha(path: Path) -> str:
     return digest.hexdigest()
 
 
-def run_key(stage: str, params: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
-    """Identity of a run: same stage, parameters, inputs and code give the same key.
+def run_key(stage: str, params: StageParams, inputs: Mapping[str, str], notebook: str = "") -> str:
+    """Return the identity of a run: same stage, parameters, inputs and notebook, same key.
 
-    Where the run writes (``outputs``, ``run_dir``), which machines compute it (``cluster``), how
-    input folders are called and the limits of decoding play no part; what is in the inputs does.
+    Parameters that no result depends on play no part (``OPERATIONAL``, e.g. a server's address
+    or where the run writes), nor do models that the stage does not use, nor what input folders
+    are called: their content does. The library's code plays none, either.
+
+    Args:
+        stage: The notebook's name without suffix.
+        params: The stage's checked parameters.
+        inputs: Content hashes of what it reads.
+        notebook: Hash of the notebook's code.
     """
-    free = {"outputs", "run_dir", "decode", "cluster", *inputs}
-    kept = {key: value for key, value in params.items() if key not in free}
-    if params.get("decode", {}).get("retry"):
-        kept["retry"] = True
-    return key_of(stage=stage, params=kept, inputs=dict(inputs), code=code)
+    kept = {key: value for key, value in params.identity().items() if key not in inputs}
+    return key_of(stage=stage, params=kept, inputs=dict(inputs), notebook=notebook)
 
 
 def create(
-    outputs: Path, profile: str, stage: str, key: str, *, fresh: bool = False, **more: object
+    outputs: Path,
+    profile: str,
+    stage: str,
+    key: str,
+    *,
+    fresh: bool = False,
+    fresh_trainings: bool = False,
+    **more: object,
 ) -> Path:
-    """Make a new run folder with its first manifest (status "created")."""
+    """Make a new run folder with its first manifest (status "created").
+
+    Args:
+        outputs: Folder of all runs.
+        profile: Its part of it.
+        stage: The notebook's name without suffix.
+        key: The run's identity, see :func:`run_key`.
+        fresh: Answer caches of its own instead of the profile's.
+        fresh_trainings: Trainings of its own instead of the profile's.
+        **more: Plain values for the manifest.
+
+    Raises:
+        RunError: the folder cannot be made.
+    """
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     stem = outputs / profile / stage / f"{stamp}-{key[:7]}"
     folder, number = stem, 1
@@ -156,21 +185,34 @@ def create(
             folder = stem.with_name(f"{stem.name}-{number}")
         except OSError as error:
             raise RunError(f"{folder}: cannot be made: {error.strerror or error}") from error
-    ledgers = folder / "ledger" if fresh else outputs / profile / "ledger"
-    _begin(folder, stage, profile, key, ledgers, more)
+    home = outputs / profile
+    own = {"ledger": fresh, "trainings": fresh_trainings}
+    _begin(folder, home, stage, profile, key, own, more)
     return folder
 
 
 def _begin(
-    folder: Path, stage: str, profile: str, key: str, ledgers: Path, more: Mapping[str, object]
+    folder: Path,
+    home: Path,
+    stage: str,
+    profile: str,
+    key: str,
+    own: Mapping[str, bool],
+    more: Mapping[str, object],
 ) -> None:
+    kept = {
+        # relative, because a checkout may be moved
+        f"{name}_dir": os.path.relpath((folder if own.get(name) else home) / name, folder)
+        for name in ("ledger", "trainings")
+    }
     manifest = {
+        "format": FORMAT,
         "stage": stage,
         "profile": profile,
         "key": key,
         "status": "created",
         "created": _now(),
-        "ledger_dir": os.path.relpath(ledgers, folder),  # a checkout may be moved
+        **kept,
         **more,
     }
     write_json(folder / MANIFEST, manifest)
@@ -194,9 +236,36 @@ def _key_of(folder: Path) -> object:
 
 
 def latest(outputs: Path, profile: str, stage: str) -> Path | None:
-    """The newest finished run of a stage, for reports; stages never read "the latest"."""
+    """Return the newest finished run of a stage, for reports; stages never read "the latest".
+
+    Runs of an older format are passed over (:func:`old_runs` lists them).
+    """
     folders = sorted((outputs / profile / stage).glob("*"), reverse=True)
-    return next((f for f in folders if is_finished(f)), None)
+    return next((f for f in folders if is_finished(f) and not made_by_older(f)), None)
+
+
+def old_runs(outputs: Path, profile: str, stage: str) -> list[Path]:
+    """Return a stage's run folders that an older version of emolib wrote, oldest first."""
+    return [f for f in sorted((outputs / profile / stage).glob("*")) if made_by_older(f)]
+
+
+def made_by_older(folder: Path) -> str:
+    """Return the version of emolib that wrote a folder in another format; "" = this format's.
+
+    A folder without a readable manifest is no old one: it is damaged, or no run at all.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except DataError:
+        return ""
+    if not manifest or manifest.get("format") == FORMAT:
+        return ""
+    return str(manifest.get("versions", {}).get("emolib") or "0.1")
+
+
+def annotate(folder: Path, **values: object) -> None:
+    """Add plain values to the manifest of a run that is not finished."""
+    write_json(folder / MANIFEST, read_manifest(folder) | values)
 
 
 def is_finished(folder: Path) -> bool:
@@ -219,10 +288,11 @@ def read_result(folder: Path) -> dict[str, Any]:
     """The finished run's result.
 
     Raises:
-        RunError: no such folder, or the run is not finished.
+        RunError: no such folder, an older version's, or the run is not finished.
     """
     if not folder.is_dir():
         raise RunError(f"{folder}: no such run folder")
+    _refuse_older(folder)
     if not is_finished(folder):
         status = read_manifest(folder).get("status", "unknown")
         raise RunError(f"{folder}: the run is not finished (status {status}); run it again first")
@@ -230,6 +300,14 @@ def read_result(folder: Path) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise DataError(f"{folder / RESULT}: not a result; the run folder is damaged, remove it")
     return read
+
+
+def _refuse_older(folder: Path) -> None:
+    if version := made_by_older(folder):
+        raise RunError(
+            f"{folder}: made by emolib {version}, whose run folders this version does not read; "
+            "the folder stays as it is: run the stage again"
+        )
 
 
 def input_sha(path: Path) -> str:
@@ -260,13 +338,14 @@ def start(stage: str, params: StageParams) -> Run:
     values = params.model_dump(mode="json")
     inputs = {name: input_sha(path) for name, path in params.input_paths().items()}
     outputs = Path(params.outputs)
-    key = run_key(stage, values, inputs, code="")
+    key = run_key(stage, params, inputs)
     if not params.run_dir:
         folder = create(outputs, params.profile, stage, key)
     else:
         folder = Path(params.run_dir)
         if not (folder / MANIFEST).is_file():
-            _begin(folder, stage, params.profile, key, outputs / params.profile / "ledger", {})
+            _begin(folder, outputs / params.profile, stage, params.profile, key, {}, {})
+        _refuse_older(folder)
     if is_finished(folder):
         raise RunError(f"{folder}: this run is finished and is never changed; give another run_dir")
     _acquire(folder)

@@ -51,13 +51,11 @@ def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
             if table.is_file():
                 found["pictures:captions"] = sha_file(table)
                 break
-    used = {name: params.models[name] for name in _used_models(params)}
     if isinstance(params, Baselines):
-        used |= params.used_models()
         for name, file in params.used_files().items():
             if (path := root / Path(file).expanduser()).is_file():
                 found[f"recipe:{name}"] = sha_file(path)
-    for name, model in used.items():
+    for name, model in params.used_models().items():
         if (state := _model(root, model)) is not None:
             found[f"model:{name}"] = state
     return found
@@ -104,18 +102,16 @@ def _listing(folder: Path) -> list[tuple[str, int]]:
     return files
 
 
-def _used_models(params: StageParams) -> list[str]:
-    values = [getattr(params, field) for field in params.MODELS]
-    return sorted({n for v in values for n in ([v] if isinstance(v, str) else v)})
-
-
 def _model(root: Path, model: ModelParams) -> str | None:
     if model.engine == "server":
         return None
-    states = []
+    states: list[list[object]] = []
     for text in (model.model, *model.adapters):
-        shipped = text.removeprefix(nano.PREFIX) if text.startswith(nano.PREFIX) else ""
-        folder = nano.ROOT / shipped if shipped else root / Path(text).expanduser()
+        if text.startswith(nano.PREFIX):  # its card names every file's hash
+            card = nano.ROOT / text.removeprefix(nano.PREFIX) / nano.CARD
+            states += [[card.name, sha_file(card)]] if card.is_file() else []
+            continue
+        folder = root / Path(text).expanduser()
         for file in sorted(folder.iterdir()) if folder.is_dir() else []:
             if file.is_file():
                 stat = file.stat()

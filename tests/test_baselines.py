@@ -324,7 +324,9 @@ def a_run(root: Path, stage: str, avgs: dict[str, float], **data: Any) -> Path:
         }
         for name, avg in avgs.items()
     }
-    (folder / "manifest.json").write_text(json.dumps({"stage": stage, "profile": "demo"}))
+    (folder / "manifest.json").write_text(
+        json.dumps({"format": runs.FORMAT, "stage": stage, "profile": "demo"})
+    )
     (folder / "result.json").write_text(json.dumps({"scores": scores, "tables": []}))
     params = {"data": {"kind": "demo", "clips": 48, "seed": 0, **data}, "split": "test"}
     (folder / "params.yaml").write_text(yaml.safe_dump(params))

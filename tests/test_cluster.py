@@ -334,8 +334,8 @@ def test_doctor_says_when_ray_is_asked_for_and_missing(there, tmp_path, monkeypa
 
 def test_machines_are_no_part_of_a_runs_identity():
     def key(**where: object) -> str:
-        values = DataCheck(profile="p", cluster=ClusterParams(**where)).model_dump(mode="json")
-        return runs.run_key("00_data_check", values, {}, "")
+        params = DataCheck(profile="p", cluster=ClusterParams(**where))
+        return runs.run_key("00_data_check", params, {})
 
     assert key() == key(engine="ray", copies=8)
 

@@ -192,7 +192,7 @@ def test_command_line_prints_faults_without_a_traceback(project):
     assert "Traceback" not in done.stderr
 
 
-def test_code_changes_make_a_run_out_of_date_but_prose_does_not(project):
+def test_a_changed_notebook_makes_a_run_out_of_date_but_prose_does_not(project):
     params = pipeline.profiles.resolve(project, "p", "00_data_check")
     key = pipeline.stage_key(project, "00_data_check", params)
     book = project / "notebooks/00_data_check.ipynb"
@@ -382,3 +382,27 @@ def test_a_stage_that_is_taken_stops_the_run_after_the_others(project):
 def test_at_least_one_job(project):
     with pytest.raises(RunError, match="jobs = 0"):
         go(project, jobs=0)
+
+
+@pytest.mark.notebook
+def test_changed_library_code_is_reported_and_redoes_nothing(project, monkeypatch):
+    go(project, only="00")
+    monkeypatch.setattr(pipeline, "code_hash", lambda notebook: "changed")
+    monkeypatch.setattr(pipeline.machine, "commits_since", lambda revision: 3)
+    states, text = go(project, only="00")
+    assert states == {"00_data_check": "up to date"}
+    assert "made by an earlier state of emolib (3 commits ago); --fresh to redo" in text
+    assert go(project, only="00", fresh=True)[0] == {"00_data_check": "done"}
+    states, text = go(project, only="00")
+    assert "earlier state" not in text
+
+
+@pytest.mark.notebook
+def test_runs_of_0_1_are_named_and_made_again(project):
+    from tests.test_runs import as_0_1_wrote
+
+    as_0_1_wrote(project / "outputs/p/00_data_check/20261128T100000Z-abababa")
+    states, text = go(project, only="00")
+    assert states == {"00_data_check": "done"}
+    assert "runs by emolib 0.1.0, kept and not read (1): outputs/p/00_data_check" in text
+    assert "kept and not read" not in go(project, only="00")[1]

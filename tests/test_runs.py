@@ -13,7 +13,8 @@ import pytest
 
 from emolib import runs
 from emolib.errors import DataError, RunError
-from emolib.files import write_atomic, write_jsonl
+from emolib.files import write_atomic, write_json, write_jsonl
+from emolib.params.schemas import Decoding, ModelParams
 from emolib.params.stages import CaptionFilter, StageParams
 
 HOLD = """
@@ -67,14 +68,48 @@ def test_nan_never_reaches_a_result(params):
     assert not runs.is_finished(run.dir)
 
 
-def test_key_depends_on_params_inputs_and_code_but_not_on_places(params):
-    values = params.model_dump(mode="json")
-    key = runs.run_key("s", values, {"in": "aa"}, "code")
-    moved = {**values, "outputs": "elsewhere", "run_dir": "x", "in": "/other/place"}
+def test_key_depends_on_params_inputs_and_notebook_but_not_on_places(params):
+    key = runs.run_key("s", params, {"in": "aa"}, "code")
+    moved = params.model_copy(update={"outputs": "elsewhere", "run_dir": "x"})
     assert runs.run_key("s", moved, {"in": "aa"}, "code") == key
-    assert runs.run_key("s", {**values, "seed": 5}, {"in": "aa"}, "code") != key
-    assert runs.run_key("s", values, {"in": "bb"}, "code") != key
-    assert runs.run_key("s", values, {"in": "aa"}, "other") != key
+    other = params.model_copy(update={"seed": 5})
+    assert runs.run_key("s", other, {"in": "aa"}, "code") != key
+    assert runs.run_key("s", params, {"in": "bb"}, "code") != key
+    assert runs.run_key("s", params, {"in": "aa"}, "other") != key
+
+
+def test_where_an_input_lies_is_no_part_of_the_key():
+    def key(captions: str) -> str:
+        made = CaptionFilter(profile="p", captions=captions, judge="a", models={"a": A})
+        return runs.run_key("s", made, {"captions": "aa"})
+
+    assert key("here") == key("/other/place")
+
+
+A = ModelParams(model="x", engine="server", base_url="http://a/v1")
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"base_url": "http://b/v1"}, True),
+        ({"device": "cuda:1", "concurrency": 64, "batch_size": 9}, True),
+        ({"launch": ("vllm", "serve")}, True),
+        ({"model": "y"}, False),
+        ({"max_tiles": 4}, False),
+        ({"attention": "eager"}, False),
+        ({"decoding": Decoding(max_new_tokens=3)}, False),
+    ],
+)
+def test_how_a_model_is_reached_is_no_part_of_the_key(change, same):
+    def key(model: ModelParams, unused: str = "z") -> str:
+        models = {"a": model, "unused": ModelParams(model=unused)}
+        return runs.run_key(
+            "s", CaptionFilter(profile="p", captions="c", judge="a", models=models), {}
+        )
+
+    assert (key(A.model_copy(update=change)) == key(A)) == same
+    assert key(A, unused="other") == key(A), "a model that the stage does not ask"
 
 
 def test_find_prefers_a_finished_run(tmp_path, params):
@@ -200,3 +235,40 @@ def test_damaged_folders_are_passed_over_and_named_when_asked_for(tmp_path, text
     for read in (runs.read_manifest, runs.read_result):
         with pytest.raises(DataError, match=bad.name + r"/(manifest|result)\.json"):
             read(bad)
+
+
+def as_0_1_wrote(folder: Path, **values: object) -> Path:
+    """A run folder as version 0.1 left it."""
+    folder.mkdir(parents=True)
+    manifest = {
+        "stage": folder.parent.name,
+        "profile": "p",
+        "key": "ab" * 32,
+        "status": "success",
+        "created": "2026-11-28T10:00:00+00:00",
+        "ledger_dir": "../../ledger",
+        "versions": {"emolib": "0.1.0"},
+        "git": {"revision": None, "dirty": None},
+        "attempts": 1,
+    }
+    write_json(folder / "manifest.json", manifest | values)
+    (folder / "params.yaml").write_text("profile: p\n")
+    return folder
+
+
+def test_runs_of_0_1_are_named_as_old_and_never_read(tmp_path, params):
+    folder = as_0_1_wrote(tmp_path / "p" / "s" / "20261128T100000Z-abababa")
+    (folder / runs.RESULT).write_text('{"tables": [], "files": {}}')
+    assert runs.made_by_older(folder) == "0.1.0"
+    assert runs.old_runs(tmp_path, "p", "s") == [folder]
+    assert runs.latest(tmp_path, "p", "s") is None
+    for read in (runs.read_result, runs.input_sha):
+        with pytest.raises(RunError, match=r"made by emolib 0\.1\.0.*run the stage again"):
+            read(folder)
+    begun = as_0_1_wrote(tmp_path / "p" / "s" / "20261128T110000Z-abababa", status="running")
+    with pytest.raises(RunError, match=r"made by emolib 0\.1\.0"):
+        runs.start("s", params.model_copy(update={"run_dir": str(begun)}))
+    assert runs.read_manifest(begun)["status"] == "running", "left as it was"
+    runs.start("s", params).finish({})
+    assert len(runs.old_runs(tmp_path, "p", "s")) == 2
+    assert runs.latest(tmp_path, "p", "s") is not None

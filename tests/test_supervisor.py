@@ -272,8 +272,8 @@ def test_a_result_names_the_quarantined_files(tmp_path, good):
 
 def test_limits_are_no_part_of_a_runs_identity_but_a_retry_is():
     def key(**decode: Any) -> str:
-        params = DataCheck(profile="p", decode=DecodeParams(**decode)).model_dump(mode="json")
-        return runs.run_key("00_data_check", params, {}, "")
+        params = DataCheck(profile="p", decode=DecodeParams(**decode))
+        return runs.run_key("00_data_check", params, {})
 
     assert key() == key(timeout_s=9, workers=5) != key(retry=True)
 

@@ -16,6 +16,11 @@ _ABOUT = """\
 Run the numbered notebooks of a profile in order. What is up to date is skipped, what was
 interrupted goes on where it stopped: after a crash, give the same command again.
 
+A stage is up to date when its notebook, its parameters and what it reads are those of a finished
+run; that emolib itself has changed since is reported. Parameters on which no result depends
+(a server's address, devices, workers) do not count. Trainings are kept apart from the runs, in
+outputs/PROFILE/trainings, and found again by what their weights depend on.
+
 Profiles are the folders of params/: `demo` needs no data, weights, network or GPU.
 """
 
@@ -34,7 +39,14 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--only", default="", metavar="NN", help="run this stage alone")
     parser.add_argument(
-        "--fresh", action="store_true", help="redo the chosen stages, asking the models again"
+        "--fresh",
+        action="store_true",
+        help="redo the chosen stages, asking the models again; finished trainings are used",
+    )
+    parser.add_argument(
+        "--fresh-trainings",
+        action="store_true",
+        help="--fresh, and train again, too; both results and trainings so far are kept",
     )
     parser.add_argument(
         "--jobs",
@@ -56,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         start=args.start,
         only=args.only,
         fresh=args.fresh,
+        fresh_trainings=args.fresh_trainings,
         jobs=args.jobs,
     )
     failed = [o for o in outcomes if o.state == "failed"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from emolib.params.schemas import Schema
+from emolib.params.schemas import OPERATIONAL, Schema
 from emolib.params.training import DeepSpeed
 
 #: What of a clip a prediction may see.
@@ -78,9 +78,9 @@ class SftParams(Schema):
     max_grad_norm: float = Field(default=0.0, ge=0)
     max_length: int = Field(default=1024, ge=1)
     crop: bool = False
-    cache: bool = True
-    gradient_checkpointing: bool = True
-    workers: int = Field(default=0, ge=0)
+    cache: Annotated[bool, OPERATIONAL] = True
+    gradient_checkpointing: Annotated[bool, OPERATIONAL] = True
+    workers: Annotated[int, OPERATIONAL] = Field(default=0, ge=0)
     deepspeed: DeepSpeed = ""
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -137,9 +137,16 @@ class Baselines(StageParams):
         return {name: self.recipes[name] for name in ordered}
 
     def used_models(self) -> dict[str, ModelParams]:
-        """The models of the chosen recipes, by a name for people."""
+        """Return the extractors and the models of the chosen recipes, by a name for people."""
         found = {name: recipe.answering(self.models) for name, recipe in self.chosen().items()}
-        return {f"baseline {name}": model for name, model in found.items() if model is not None}
+        return super().used_models() | {
+            f"baseline {name}": model for name, model in found.items() if model is not None
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the result depends on; recipes that are not run play no part."""
+        chosen = {name: recipe.identity() for name, recipe in self.chosen().items()}
+        return super().identity() | {"recipes": chosen}
 
     def used_files(self) -> dict[str, str]:
         """Files of the chosen recipes that were made elsewhere, by recipe."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from emolib.params.schemas import Schema
+from emolib.params.schemas import OPERATIONAL, Schema
 
 
 class FaceParams(Schema):
@@ -67,9 +67,9 @@ class DecodeParams(Schema):
         retry: Try quarantined files again.
     """
 
-    isolate: bool = True
-    timeout_s: float = Field(default=180.0, gt=0)
-    workers: int = Field(default=2, ge=1)
+    isolate: Annotated[bool, OPERATIONAL] = True
+    timeout_s: Annotated[float, OPERATIONAL] = Field(default=180.0, gt=0)
+    workers: Annotated[int, OPERATIONAL] = Field(default=2, ge=1)
     retry: bool = False
 
 
@@ -101,8 +101,8 @@ class AsrParams(Schema):
 
     engine: Literal["whisper", "faster-whisper"] = "whisper"
     model: str = ""
-    allow_download: bool = False
-    device: str = "auto"
+    allow_download: Annotated[bool, OPERATIONAL] = False
+    device: Annotated[str, OPERATIONAL] = "auto"
     language: str = ""
     prompt: str = ""
     beam_size: int = Field(default=5, ge=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
@@ -28,12 +28,45 @@ DataKind = Literal[
 ]
 
 
+class _Operational:
+    """Marks a field that states how or where something is computed, never what."""
+
+    def __repr__(self) -> str:
+        return "OPERATIONAL"
+
+
+#: In a field's ``Annotated`` type: no result depends on its value (device, workers, a server's
+#: address), so a run or a training made with another value is still up to date. A field
+#: without it counts.
+OPERATIONAL = _Operational()
+
+
 class Schema(BaseModel):
     """Base of all parameter schemas: unknown keys refused, values frozen."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    def identity(self) -> dict[str, Any]:
+        """Return the plain values that results depend on: fields not :data:`OPERATIONAL`."""
+        plain = self.model_dump(mode="json")
+        fields = type(self).model_fields.items()
+        return {
+            name: _identity(getattr(self, name), plain[name])
+            for name, field in fields
+            if OPERATIONAL not in field.metadata
+        }
+
+
+def _identity(value: Any, plain: Any) -> Any:
+    if isinstance(value, Schema):
+        return value.identity()
+    if isinstance(value, dict):
+        return {key: _identity(one, plain[key]) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_identity(one, other) for one, other in zip(value, plain, strict=True)]
+    return plain
 
 
 class DataParams(Schema):
@@ -198,29 +231,29 @@ class ModelParams(Schema):
     template: str = ""
     adapters: tuple[str, ...] = ()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str = "auto"
+    device: Annotated[str, OPERATIONAL] = "auto"
     attention: Literal["", "eager", "sdpa", "flash_attn"] = ""
-    batch_size: int = Field(default=1, ge=1)
+    batch_size: Annotated[int, OPERATIONAL] = Field(default=1, ge=1)
     max_length: int = Field(default=0, ge=0)
     max_tiles: int = Field(default=0, ge=0)
     decoding: Decoding = Decoding()
-    base_url: str = ""
-    api_key_env: str = ""
+    base_url: Annotated[str, OPERATIONAL] = ""
+    api_key_env: Annotated[str, OPERATIONAL] = ""
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     send_temperature: bool = True
     extra_body: dict[str, JsonValue] = Field(default_factory=dict)
-    concurrency: int = Field(default=4, ge=1)
-    gpu_memory: float = Field(default=0.9, gt=0, le=1)
-    gpus: int = Field(default=1, ge=1)
-    timeout_s: float = Field(default=120.0, gt=0)
-    retries: int = Field(default=3, ge=0)
-    patience_s: float = Field(default=60.0, ge=0)
-    launch: tuple[str, ...] = ()
-    launch_s: float = Field(default=1800.0, gt=0)
-    restarts: int = Field(default=3, ge=0)
+    concurrency: Annotated[int, OPERATIONAL] = Field(default=4, ge=1)
+    gpu_memory: Annotated[float, OPERATIONAL] = Field(default=0.9, gt=0, le=1)
+    gpus: Annotated[int, OPERATIONAL] = Field(default=1, ge=1)
+    timeout_s: Annotated[float, OPERATIONAL] = Field(default=120.0, gt=0)
+    retries: Annotated[int, OPERATIONAL] = Field(default=3, ge=0)
+    patience_s: Annotated[float, OPERATIONAL] = Field(default=60.0, ge=0)
+    launch: Annotated[tuple[str, ...], OPERATIONAL] = ()
+    launch_s: Annotated[float, OPERATIONAL] = Field(default=1800.0, gt=0)
+    restarts: Annotated[int, OPERATIONAL] = Field(default=3, ge=0)
     prices: Prices = Prices()
     trust_remote_code: bool = False
-    allow_download: bool = False
+    allow_download: Annotated[bool, OPERATIONAL] = False
 
     # Parameters are written into run folders, so no secret may stand in them, and the messages
     # do not repeat what stood there.

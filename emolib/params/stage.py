@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
 from pydantic import Field, model_validator
 
 from emolib.params.cluster import ClusterParams
 from emolib.params.media import AsrParams, DecodeParams
-from emolib.params.schemas import DataParams, ModelParams, ReleasedParams, Schema
+from emolib.params.schemas import OPERATIONAL, DataParams, ModelParams, ReleasedParams, Schema
 
 Grouping = Literal["exact", "cached", "lexicon", "ew2025", "ew2026"]
 
@@ -41,12 +41,12 @@ class StageParams(Schema):
     data: DataParams = DataParams()
     models: dict[str, ModelParams] = Field(default_factory=dict)
     asr: AsrParams = AsrParams()
-    cluster: ClusterParams = ClusterParams()
+    cluster: Annotated[ClusterParams, OPERATIONAL] = ClusterParams()
     decode: DecodeParams = DecodeParams()
     released: ReleasedParams | None = None
     wheels: str = ""
-    outputs: str = "outputs"
-    run_dir: str = ""
+    outputs: Annotated[str, OPERATIONAL] = "outputs"
+    run_dir: Annotated[str, OPERATIONAL] = ""
 
     @model_validator(mode="after")
     def _models_exist(self) -> Self:
@@ -72,6 +72,17 @@ class StageParams(Schema):
         """How a notebook shows it: as YAML, what is left at its default left out."""
         values = self.model_dump(mode="json", exclude_defaults=True, exclude={"run_dir"})
         printer.text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+
+    def used_models(self) -> dict[str, ModelParams]:
+        """Return the models this stage asks or trains, by name; others of the profile are not."""
+        values = [getattr(self, field) for field in self.MODELS]
+        names = {n for v in values for n in ((v,) if isinstance(v, str) else v)}
+        return {name: self.models[name] for name in sorted(names)}
+
+    def identity(self) -> dict[str, Any]:
+        """Return the values that the stage's result depends on, of models only the used ones."""
+        used = {name: model.identity() for name, model in self.used_models().items()}
+        return super().identity() | {"models": used}
 
     def input_paths(self) -> dict[str, Path]:
         """Run folders or files of earlier stages this stage reads, by parameter name."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from emolib.params.schemas import Schema
+from emolib.params.schemas import OPERATIONAL, Schema
 
 #: ms-swift's names of DeepSpeed's settings; "" = none.
 DeepSpeed = Literal["", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"]
@@ -71,14 +71,14 @@ class LoraParams(Schema):
     freeze_vit: bool = True
     freeze_aligner: bool = True
     seed: int = Field(default=0, ge=0)
-    save_steps: int = Field(default=500, ge=1)
-    gradient_checkpointing: bool = True
-    encode_first: bool = True
-    workers: int = Field(default=0, ge=0)
+    save_steps: Annotated[int, OPERATIONAL] = Field(default=500, ge=1)
+    gradient_checkpointing: Annotated[bool, OPERATIONAL] = True
+    encode_first: Annotated[bool, OPERATIONAL] = True
+    workers: Annotated[int, OPERATIONAL] = Field(default=0, ge=0)
     processes: int = Field(default=1, ge=1)
     nodes: int = Field(default=1, ge=1)
-    master_addr: str = ""
-    master_port: int = Field(default=29500, ge=1, le=65535)
+    master_addr: Annotated[str, OPERATIONAL] = ""
+    master_port: Annotated[int, OPERATIONAL] = Field(default=29500, ge=1, le=65535)
     deepspeed: DeepSpeed = ""
 
     @model_validator(mode="after")
