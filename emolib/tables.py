@@ -12,12 +12,14 @@ from emolib.scoring.uncertainty import holm
 
 if TYPE_CHECKING:
     from emolib.ablation import PartResult
+    from emolib.predict import Prediction
 
 __all__ = [
     "COLUMNS",
     "comparison_table",
     "constant_table",
     "frame",
+    "labels_table",
     "parts_table",
     "published",
     "published_table",
@@ -62,6 +64,10 @@ def score_table(title: str, scores: Mapping[str, Score]) -> dict[str, Any]:
                 score.coverage,
             ]
         )
+    if not scores:
+        made = table(title, COLUMNS, rows)
+        made["notes"] = ["Nothing to score: none of these clips has reference labels."]
+        return made
     first = next(iter(scores.values()))
     best, short = first.constant_list, first.constant_list["same_length"]
     for name, found in (
@@ -135,6 +141,31 @@ def frame(made: Mapping[str, Any]) -> Any:
     data = pd.DataFrame(made["rows"], columns=made["columns"], dtype=object)
     styled: Any = data.style.hide(axis="index").set_caption(made["title"])
     return styled.format(format_cell)
+
+
+def labels_table(
+    title: str, systems: Mapping[str, Sequence[Prediction]], limit: int = 12
+) -> dict[str, Any]:
+    """Predicted labels clip by clip, a column each for the systems that predicted anything.
+
+    Args:
+        title: Heading.
+        systems: System name -> predictions of the same clips, in the same order.
+        limit: Most clips shown; the note says how many there are.
+    """
+    shown = {name: found for name, found in systems.items() if found}
+    every = next(iter(shown.values()), ())
+    rows: list[list[Cell]] = []
+    for number, first in enumerate(every[:limit]):
+        said = (found[number] for found in shown.values())
+        cells = [f"error: {one.error}"[:80] if one.error else ", ".join(one.labels) for one in said]
+        rows.append([first.name, *cells])
+    made = table(title, ["clip", *shown], rows)
+    if len(every) > limit:
+        made["notes"] = [
+            f"The first {limit} of {len(every)} clips; the run's .jsonl files hold all."
+        ]
+    return made
 
 
 def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:

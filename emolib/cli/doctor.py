@@ -130,7 +130,7 @@ def _stages(root: Path, profile: str, todo: list[str]) -> list[list[str]]:
 
 def _deepspeed_of(params: StageParams) -> tuple[str, str]:
     """Where a stage says which of DeepSpeed's settings it trains with, and which; "" = none."""
-    if isinstance(params, InternVLLora):
+    if isinstance(params, InternVLLora) and params.lora is not None:
         return "lora.deepspeed", params.lora.deepspeed
     if isinstance(params, AffectGPTSft):
         return "recipe.deepspeed", params.recipe.deepspeed

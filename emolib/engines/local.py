@@ -15,6 +15,7 @@ from emolib.engines.base import EngineBase, Reply, Request, read_tokens
 from emolib.engines.encode import media_fault, wav_bytes
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.guard import guard, keys_in
+from emolib.engines.precision import weight_type
 from emolib.engines.sampling import Sampler, request_seed
 from emolib.engines.swift_setup import (
     ModelFolder,
@@ -69,7 +70,7 @@ class LocalEngine(EngineBase):
                 raise MissingModelError(f"{lora} has no adapter_config.json: not a LoRA folder")
         self._batch = params.batch_size
         self._decoding = params.decoding
-        dtype = found.dtype if params.dtype == "auto" else params.dtype
+        dtype = weight_type(params, found.dtype)
         weights, lora_weights = fingerprint(found.path), [fingerprint(lora) for lora in loras]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations between torch, transformers, swift

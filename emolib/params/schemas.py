@@ -190,7 +190,8 @@ class ModelParams(Schema):
         model_type: ms-swift's model type; "" = found from the folder's config.
         template: ms-swift's template; "" = the model type's own.
         adapters: LoRA folders, applied in order.
-        dtype: Weight type; "auto" = as stored.
+        dtype: Weight type; "auto" = as stored, "fit" = bfloat16 or float16 where the device
+            computes in it, else float32.
         device: "cpu", "cuda" (the first GPU visible), "cuda:1" (the second), ...; "auto" = the
             first GPU when there is one.
         attention: Attention kernel; "" = the library's choice.
@@ -230,7 +231,7 @@ class ModelParams(Schema):
     model_type: str = ""
     template: str = ""
     adapters: tuple[str, ...] = ()
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "fit", "float32", "bfloat16", "float16"] = "auto"
     device: Annotated[str, OPERATIONAL] = "auto"
     attention: Literal["", "eager", "sdpa", "flash_attn"] = ""
     batch_size: Annotated[int, OPERATIONAL] = Field(default=1, ge=1)

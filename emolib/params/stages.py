@@ -105,7 +105,7 @@ class InternVLLora(StageParams):
             the notebook says so; any other data set stops with an error.
         model: Name under ``models``.
         frames: Frames of each test clip, one at random from each of as many equal parts.
-        lora: Training recipe.
+        lora: Training recipe; None = nothing is trained, zero-shot predictions alone.
         gate: Parity gate before the fine-tuned model is scored.
         grouping: How synonyms are grouped for the score.
         groups: Stored answers of "cached", or the folder of the wheel tables; "" = none needed.
@@ -119,14 +119,14 @@ class InternVLLora(StageParams):
     min_pairs: int = Field(default=8, ge=1)
     model: str
     frames: int = Field(default=6, ge=1)
-    lora: LoraParams = LoraParams()
+    lora: LoraParams | None = LoraParams()
     gate: GateParams = GateParams()
     grouping: Grouping = "lexicon"
     groups: str = ""
 
     @model_validator(mode="after")
     def _trainable(self) -> Self:
-        if self.models[self.model].engine == "server":
+        if self.lora is not None and self.models[self.model].engine == "server":
             raise ValueError(f"model: {self.model!r} is behind a server and cannot be trained here")
         return self
 

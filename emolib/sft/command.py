@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from emolib.engines.precision import weight_type
 from emolib.engines.swift_setup import ModelFolder
 from emolib.params.affectgpt import SftParams
 from emolib.params.schemas import ModelParams
@@ -27,7 +28,7 @@ def build_arguments(
 ) -> list[str]:
     """Write the worker's arguments: our options, then ``swift sft``'s."""
     every = sft.save_epochs * plan.steps_per_epoch
-    dtype = found.dtype if model.dtype == "auto" else model.dtype
+    dtype = weight_type(model, found.dtype)
     options: dict[str, object] = {
         "model": found.path.resolve(),
         "model_type": "affectgpt",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from emolib.engines.fingerprint import fingerprint
+from emolib.engines.precision import weight_type
 from emolib.engines.swift_setup import (
     ModelFolder,
     find_model,
@@ -187,7 +188,7 @@ def merge_lora(model: ModelParams, adapter: Path, out: Path, *, cache: Path | No
     if not (adapter / "adapter_config.json").is_file():
         raise EngineError(f"{adapter} has no adapter_config.json: not a LoRA folder")
     found = find_model(model, cache)
-    dtype = found.dtype if model.dtype == "auto" else model.dtype
+    dtype = weight_type(model, found.dtype)
     base, _ = load_model(model, found, dtype)
     from swift.tuners import Swift
 

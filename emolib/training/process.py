@@ -12,6 +12,7 @@ from pathlib import Path
 
 from emolib import processes
 from emolib.engines.gpus import VARIABLE, gpu_count
+from emolib.engines.precision import weight_type
 from emolib.engines.swift_setup import ModelFolder, child_environment
 from emolib.errors import MissingDependencyError, TrainingError
 from emolib.params.affectgpt import SftParams
@@ -54,7 +55,7 @@ def build_arguments(
     resume: Path | None,
 ) -> list[str]:
     """Write the worker's arguments: our options, then ``swift sft``'s."""
-    dtype = found.dtype if model.dtype == "auto" else model.dtype
+    dtype = weight_type(model, found.dtype)
     options: dict[str, object] = {
         "model": found.path.resolve(),
         "model_type": found.model_type or None,

@@ -25,6 +25,7 @@ from emolib.engines.encode import media_fault
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.gpus import device_map
 from emolib.engines.local import decoding_identity
+from emolib.engines.precision import weight_type
 from emolib.engines.sampling import Sampler, request_seed
 from emolib.engines.swift_setup import find_model, one_line, shown_name
 from emolib.errors import EmolibError, EngineError
@@ -94,7 +95,7 @@ class AffectGPTEngine(EngineBase):
             raise EngineError(f"{name}: gpus = {params.gpus}; AffectGPT takes one GPU")
         placed, _ = device_map(params.device, 1, torch.cuda.device_count())
         found = find_model(params, cache)
-        dtype = found.dtype if params.dtype == "auto" else params.dtype
+        dtype = weight_type(params, found.dtype)
         try:
             model = AffectGPTForConditionalGeneration.from_pretrained(
                 found.path,
