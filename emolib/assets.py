@@ -305,9 +305,9 @@ def _dataset(stage: str, key: str, data: DataParams) -> Iterator[Use]:
         parts = [a for a in assets().values() if a.at == data.root and a.kind != "data"] or parts
     if not parts:
         yield Use(stage, key, data.root, None)
-    home = next((a.at for a in parts if a.kind == "data"), data.root)
+    home = next((a.at for a in assets().values() if a.kind == "data" and data.kind in a.of), "")
     for asset in parts:
-        at = data.root + asset.at.removeprefix(home)
+        at = data.root if asset.at == data.root else data.root + asset.at.removeprefix(home)
         yield Use(stage, key, at, replace(asset, at=at))
     for name in ("table", "subtitles", "videos", "split_file"):
         if given := getattr(data, name):

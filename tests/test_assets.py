@@ -36,7 +36,7 @@ def named_in(value: Any) -> set[str]:
 def test_every_place_and_server_of_a_profile_is_known(profile: str) -> None:
     found = assets.uses(ROOT, profile)
     places = {use.at for use in found}
-    for asset in assets.assets_of(ROOT, profile):
+    for asset in (*assets.assets_of(ROOT, profile), *assets.assets().values()):
         places |= {asset.at, *PLACE.findall(" ".join(asset.commands()))}
     for file in (ROOT / "params" / profile).rglob("*.yaml"):
         for place in named_in(yaml.safe_load(file.read_text(encoding="utf-8"))):
@@ -83,6 +83,9 @@ def test_another_place_moves_the_commands() -> None:
     ]
     places = [use.at for use in assets.stage_uses("00_data_check", params)]
     assert places == ["/disk/mer", "/disk/mer/check-openset.csv"]
+    texts = params.model_copy(update={"data": params.data.model_copy(update={"media": "none"})})
+    places = [use.at for use in assets.stage_uses("00_data_check", texts)]
+    assert places == ["/disk/mer/check-openset.csv"]
 
 
 def folder(at: Path) -> Path:

@@ -17,6 +17,7 @@ from emolib import processes
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.gpus import VARIABLE, choose_gpus, gpu_count
 from emolib.engines.launch import tail
+from emolib.engines.precision import weight_type
 from emolib.engines.swift_setup import ModelFolder, child_environment, find_model
 from emolib.errors import EngineError
 from emolib.params.schemas import ModelParams
@@ -113,7 +114,7 @@ def build_command(
         "use_hf": "true",
         "model_type": found.model_type or None,
         "template": found.template or None,
-        "torch_dtype": found.dtype if model.dtype == "auto" else model.dtype,
+        "torch_dtype": weight_type(model, found.dtype),
         "attn_impl": model.attention or None,
         "max_length": model.max_length or None,
         "truncation_strategy": "delete",  # ms-swift's word for: refuse what is too long
