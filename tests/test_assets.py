@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,24 @@ def test_another_place_moves_the_commands() -> None:
     texts = params.model_copy(update={"data": params.data.model_copy(update={"media": "none"})})
     places = [use.at for use in assets.stage_uses("00_data_check", texts)]
     assert places == ["/disk/mer/check-openset.csv"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_server_that_nobody_starts_stops_no_stage(profile: str) -> None:
+    for use in assets.uses(ROOT, profile):
+        if use.required and use.model is not None and use.model.engine == "server":
+            assert use.model.launch, f"{use.stage} needs {use.at}, which no launch starts"
+            assert use.model.base_url.startswith("http://127.0.0.1:")
+
+
+def test_launch_commands_are_those_of_the_docs() -> None:
+    text = " ".join((ROOT / "docs/servers.md").read_text(encoding="utf-8").split())
+    for use in assets.uses(ROOT, "paper"):
+        if use.model is not None and use.model.launch:
+            program, *options = use.model.launch
+            said = shlex.join([Path(program).name, *options])
+            assert said in text, said
+            assert any(command.startswith(str(Path(program).parent)) for command in use.asset.get)
 
 
 def folder(at: Path) -> Path:

@@ -16,8 +16,9 @@ from emolib import overview, published, runs, tables
 from emolib.__main__ import main
 from emolib.baselines import chat, joined, stored
 from emolib.baselines.prompting import question
+from emolib.baselines.run import run_systems
 from emolib.datasets.clip import Clip
-from emolib.errors import DataError, ParamsError
+from emolib.errors import DataError, EngineError, ParamsError
 from emolib.ledger import Ledger
 from emolib.params import ModelParams, profiles
 from emolib.params.baselines import Recipe
@@ -400,6 +401,23 @@ def test_predict_runs_a_recipe_and_refuses_what_is_none(tmp_path, monkeypatch, c
     assert main(["predict", str(video), "--system", "gpt"]) == 2
     assert "qwen2_audio_llava" in capsys.readouterr().err
     assert main(["predict", str(video), "--labels-by", "llava"]) == 2
+
+
+def test_profile_paper_ends_without_the_servers_that_nobody_ships(tmp_path, clip):
+    params = profiles.resolve(ROOT, "paper", "08_baselines")
+    recipes = {
+        name: recipe
+        for name, recipe in params.chosen().items()
+        if recipe.combine or recipe.model is not None
+    }
+    assert {"salmonn", "mplug_owl", "qwen_audio", "salmonn_mplug_owl"} == recipes.keys()
+    with Ledger(tmp_path / "ledger") as ledger:
+        ran = run_systems([clip], recipes, params.models, ledger)
+    ran.check(params.missing)  # does not stop
+    assert ran.predictions == {}
+    assert set(ran.absent) == set(recipes)
+    with pytest.raises(EngineError, match="salmonn"):
+        ran.check("stop")
 
 
 def test_doctor_lists_the_baselines(capsys):

@@ -182,8 +182,24 @@ def test_a_server_that_does_not_stay_up_stops_the_run_with_its_log(
 
 
 def test_a_program_that_is_not_there(tmp_path: Path, server: FakeServer) -> None:
+    url = f"http://127.0.0.1:{free_port()}/v1"
     with pytest.raises(EngineError, match=r"qwen: launch: there is no program 'no-such-vllm'"):
-        ServerEngine(params(server.url, launch=("no-such-vllm", "serve")), "qwen")
+        ServerEngine(params(url, launch=("no-such-vllm", "serve")), "qwen")
+    with ServerEngine(params(server.url, launch=("no-such-vllm", "serve")), "qwen"):
+        pass  # it answers: nothing has to be started
+
+
+def test_a_launched_server_sees_the_gpus_of_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import os; print('sees', os.environ.get('CUDA_VISIBLE_DEVICES'))"
+    monkeypatch.setattr("emolib.engines.server.gpu_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    for device, gpus, seen in (("cuda:1", 2, "5,6"), ("cuda", 1, "4"), ("auto", 1, "4,5,6")):
+        changed = params(url, launch=(sys.executable, "-c", code), device=device, gpus=gpus)
+        with pytest.raises(EngineError, match=f"sees {seen}"):
+            ServerEngine(changed, "x", log=tmp_path / device)
 
 
 def test_a_launched_server_dies_with_a_killed_parent(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emolib.engines import keeper
+from emolib.engines.gpus import VARIABLE
 from emolib.errors import EngineError
 
 _TAIL = 30  # lines of the log in an error
@@ -28,6 +29,10 @@ class Launched:
         log: Everything it prints is appended here.
         name: The model's name, for messages.
 
+    Attributes:
+        gpus: GPUs it sees when it is started, as ``CUDA_VISIBLE_DEVICES`` names them; () = those
+            this process sees.
+
     Raises:
         EngineError: no such program.
     """
@@ -41,6 +46,7 @@ class Launched:
         self.starts = 0
         self._command = [found, *command[1:]]
         self._name = name
+        self.gpus: tuple[str, ...] = ()
         self._keeper: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -48,6 +54,8 @@ class Launched:
         self.close()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         environment = {k: v for k, v in os.environ.items() if k not in _OURS}
+        if self.gpus:
+            environment[VARIABLE] = ",".join(self.gpus)
         with self.log.open("ab") as output:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-I", keeper.__file__, *self._command],

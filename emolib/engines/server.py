@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from emolib.engines.base import EngineBase, Reply, Request, keep_busy
+from emolib.engines.gpus import VARIABLE, choose_gpus, gpu_count
 from emolib.engines.launch import Launched
 from emolib.engines.watch import Watch
 from emolib.engines.wire import (
@@ -50,7 +51,8 @@ class ServerEngine(EngineBase):
 
     Args:
         params: ``base_url``, ``model``, ``api_key_env``, ``concurrency``, ``timeout_s``,
-            ``retries``, ``patience_s``, ``launch``, ``launch_s``, ``restarts``, ``decoding``,
+            ``retries``, ``patience_s``, ``launch`` (with ``device`` and ``gpus``, the GPUs it
+            sees), ``launch_s``, ``restarts``, ``decoding``,
             ``max_tokens_key``, ``send_temperature`` and ``extra_body`` are used.
         name: Short name for tables.
         log: What a launched server prints.
@@ -89,15 +91,13 @@ class ServerEngine(EngineBase):
             limits=httpx.Limits(max_connections=params.concurrency),
             trust_env=url.host not in _LOOPBACK,  # no proxy between a machine and itself
         )
-        self._launched = Launched(params.launch, log, name) if params.launch else None
-        self._watch = Watch(self._client, params, name, self._launched, self._sleep)
+        self._launched: Launched | None = None
+        self._watch = Watch(self._client, params, name, None, self._sleep)
         try:
-            if self._launched and self._watch.alive():
-                self._launched, self._watch = (
-                    None,
-                    Watch(self._client, params, name, None, self._sleep),
-                )  # somebody else's server: not ours to end
-            elif self._launched:
+            if params.launch and not self._watch.alive():  # else somebody else's: not ours to end
+                self._launched = Launched(params.launch, log, name)
+                self._launched.gpus = _gpus(params)
+                self._watch = Watch(self._client, params, name, self._launched, self._sleep)
                 self._watch.start()
             offered = self.check()
             self.software = self._watch.version()
@@ -274,6 +274,13 @@ class ServerEngine(EngineBase):
         if self._key:
             text = text.replace(self._key, "***")
         return " ".join(text.split())[:300] or "unknown error"
+
+
+def _gpus(params: ModelParams) -> tuple[str, ...]:
+    """GPUs of a server that is started here; () = all that this process sees."""
+    if not params.device.startswith("cuda"):
+        return ()
+    return choose_gpus(params.device, params.gpus, gpu_count(), os.environ.get(VARIABLE))
 
 
 def _key(variable: str, name: str) -> str:

@@ -193,7 +193,8 @@ class ModelParams(Schema):
         dtype: Weight type; "auto" = as stored, "fit" = bfloat16 or float16 where the device
             computes in it, else float32.
         device: "cpu", "cuda" (the first GPU visible), "cuda:1" (the second), ...; "auto" = the
-            first GPU when there is one.
+            first GPU when there is one. "server" with ``launch``: the GPU its command sees, "auto"
+            = all.
         attention: Attention kernel; "" = the library's choice.
         batch_size: Requests computed together ("transformers").
         max_length: Longest prompt in tokens, images included; 0 = the model's own limit.
@@ -212,7 +213,8 @@ class ModelParams(Schema):
         concurrency: "server", "vllm": requests under way at once.
         gpu_memory: "vllm": share of each GPU's memory it takes.
         gpus: GPUs over which the weights are spread: of "transformers" those from ``device`` on,
-            of "vllm" the first. A training takes one for each of its processes instead.
+            of "vllm" the first, of "server" those its ``launch`` sees. A training takes one for
+            each of its processes instead.
         timeout_s: "server": seconds one request may take.
         retries: "server": further tries after 429, 5xx, time-outs and cut connections.
         patience_s: "server": how long one that was lost is waited for before the run stops.
