@@ -16,13 +16,11 @@ named counts, main emotion or not. ``docs/fusion.md`` gives its precision and re
 
 from __future__ import annotations
 
-import csv
 import re
 from functools import lru_cache
-from importlib.resources import files
 from typing import Literal
 
-from emolib.labels import ParsedLabels, normalise
+from emolib.labels import ParsedLabels, chinese_words, normalise
 from emolib.scoring import lexicon
 
 Language = Literal["auto", "zh", "en"]
@@ -65,13 +63,6 @@ _NOT_ZH = re.compile(
     r"不(?!仅|但|断|禁|由|同|得|时|止|停|只|单|光|知|自觉|经意|管|论|久|少|可|如|过|再|住|了|出)|"
     r"无(?=明显|任何|一丝|丝毫)"
 )
-
-
-@lru_cache(maxsize=1)
-def chinese_words() -> dict[str, str]:
-    """The Chinese table: word -> English label."""
-    text = files("emolib").joinpath("data/emotion_words_zh.csv").read_text(encoding="utf-8")
-    return {row["zh"]: row["en"] for row in csv.DictReader(text.splitlines())}
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""Emotion labels out of whatever text they arrive in.
+r"""Emotion labels out of whatever text they arrive in.
 
 Three parsers share one result type:
 
@@ -8,24 +8,33 @@ Three parsers share one result type:
 
 The tolerant rules, in the order they are tried:
 
-1. JSON (a list, or an object with one list or one text in it).
+0. What wraps an answer is taken off: thinking, ``<answer>`` tags, ``\boxed{}``, box, role and
+   end tokens, HTML entities, code fences.
+1. JSON: a list, an object, or a list of objects. Of an object only values under a key such as
+   ``emotion`` or ``labels`` count, or its one list or text where no key is of that kind.
 2. Bracketed lists. Lists that follow one another directly count as one. Items are split on
    quotes, commas, semicolons, slashes and "and"; an apostrophe inside a word is kept. The
    last list with quoted labels wins, then the last with bare ones; lists of anything but
    labels (numbers, sentences, speech) are passed over.
-3. Without a usable bracket: what follows a last heading such as ``Emotions:``; numbered or
-   bulleted lines; bold spans; or the whole text if all of it is short comma-separated words.
+3. Without a usable bracket: a column of a Markdown table; what follows a last heading such as
+   ``Emotions:`` (headings of several aspects, such as ``Primary emotion:`` and ``Secondary
+   emotion:``, together); numbered or bulleted lines; bold spans; or the whole text if all of it
+   is short words between separators.
 4. Otherwise the text is ``unparsed`` and has no labels. A sentence is never a label.
 """
 
 from __future__ import annotations
 
+import csv
+import html
 import json
 import math
 import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 from typing import Literal
 
 Mode = Literal["tolerant", "mer2024", "mer2025"]
@@ -62,7 +71,7 @@ _QUOTES = str.maketrans(
         **dict.fromkeys("‘’‚‛´＇", "'"),
         **dict.fromkeys("【〔［〖", "["),
         **dict.fromkeys("】〕］〗", "]"),
-        **dict.fromkeys("，、；", ","),
+        **dict.fromkeys("，、；،؛", ","),
         **dict.fromkeys("\u200b\u200c\u200d\ufeff\u2060", None),
         "：": ":",
         "‐": "-",
@@ -81,8 +90,9 @@ _CLAUSE_WORDS = """
     i'm he's she's it's that's they're you're i've
 """
 _CLAUSE = frozenset(_CLAUSE_WORDS.split())
-_NOTHING_WORDS = "nan none null n/a na nil nothing empty unknown etc and so on 无 没有"
+_NOTHING_WORDS = "nan none null n/a na nil nothing unknown etc 无 没有"
 _NOTHING = frozenset(_NOTHING_WORDS.split()) | {"and so on", "not applicable", "not available"}
+# "empty" is not among them: in a list it is an emotion, and feelings wheels have it.
 _INTENSITY = re.compile(
     r"^(?:(?:slightly|somewhat|mildly|moderately|fairly|quite|rather|pretty|very|really|so|too|"
     r"extremely|highly|deeply|intensely|strongly|incredibly|super|truly|genuinely|clearly|"
@@ -94,10 +104,20 @@ _INTENSITY = re.compile(
     r"(?=\S)"
 )
 _EDGE = " \t\r\n\"'`*_~#.,;:!?|/\\-+=<>(){}[]·•"
+# Pictographs, with the marks that vary or join them; between two labels they part them.
+_EMOJI = re.compile(
+    r"[\u2190-\u21ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\ufe0f\u20e3]+(?:\u200d"
+    r"[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f]+)*"
+)
+# A dot between two labels parts them; at the start of a line it is a bullet.
+_DOT = re.compile(r"(?<=[^\s·•‧・])[ \t]*[·•‧・][ \t·•‧・]*")
+# Circled and bracketed numbers begin an item each; NFKC would make bare digits of them.
+_NUMERALS = re.compile(r"[\u2460-\u249b\u24f5-\u24fe\u2776-\u2793]|\d{1,2}\ufe0f?\u20e3")
 
 
 def _uniform(text: str) -> str:
-    """Compatibility characters, quotes, brackets and commas in one form."""
+    """Compatibility characters, quotes, brackets, commas and emoji in one form."""
+    text = _DOT.sub(",", _EMOJI.sub(",", _NUMERALS.sub("\n1. ", text)))
     return unicodedata.normalize("NFKC", text.translate(_QUOTES)).translate(_QUOTES)
 
 
@@ -111,7 +131,7 @@ def normalise(label: str) -> str:
     >>> normalise(" **A bit  Self-Deprecating** (mild).")
     'self-deprecating'
     """
-    label = _uniform(label).lower().replace("_", " ").replace("\\", "")
+    label = _uniform(label.strip()).lower().replace("_", " ").replace("\\", "")
     label = re.sub(r"\([^()]*\)", " ", label)
     label = re.sub(r"[*`#~]+", "", label)
     before = None
@@ -122,9 +142,50 @@ def normalise(label: str) -> str:
     return label
 
 
+_BETWEEN = re.compile(r"\s*(?:[,;/|&\n]|\s-+\s|-+>|=+>|\s\+\s|\band\b|\bor\b|\bas well as\b)\s*")
+_CHINESE_AND = re.compile("以及|和|与|及|或")
+_NOT_GIVEN = re.compile(r"(?<![\w/])n/a(?![\w/])", re.IGNORECASE)
+
+
 def _split_words(text: str) -> list[str]:
-    """Split on separators between labels: commas, slashes, "and", "or", line breaks."""
-    return re.split(r"\s*(?:[,;/|&\n]|\band\b|\bor\b|\bas well as\b|和)\s*", text)
+    """Split on separators: commas, slashes, dashes, arrows, "and", "or", 和, line breaks."""
+    pieces = _BETWEEN.split(_NOT_GIVEN.sub("", text))
+    return [part for piece in pieces for part in _split_chinese_and(piece)]
+
+
+@lru_cache(maxsize=1)
+def chinese_words() -> dict[str, str]:
+    """The table of Chinese emotion words: word -> English label."""
+    text = files("emolib").joinpath("data/emotion_words_zh.csv").read_text(encoding="utf-8")
+    return {row["zh"]: row["en"] for row in csv.DictReader(text.split("\n"))}
+
+
+def _split_chinese_and(piece: str) -> list[str]:
+    """Split at 和 ("and") and its like where they are no letters of a word.
+
+    平和, 温和, 和善, 心平气和 and 迫不及待 are words. A piece that is in the table of Chinese words
+    is left whole, and so is one of which a part would have a single character, unless the table
+    holds that. At 与, 及 and 或, which sentences hold, too, both sides must be in the table. Of
+    several ways to split, the one with most parts in the table is taken.
+    """
+
+    def known(part: str) -> bool:
+        return part.strip(_EDGE) in chinese_words()
+
+    best: list[str] = [piece]
+    if known(piece):
+        return best
+    for match in _CHINESE_AND.finditer(piece):
+        left, right = piece[: match.start()].strip(), piece[match.end() :].strip()
+        if not left or not right:
+            continue
+        parts = [left, *_split_chinese_and(right)]
+        least = 2 if match.group() in ("和", "以及") else len(piece)
+        if any(len(part.strip(_EDGE)) < least and not known(part) for part in parts):
+            continue
+        if best == [piece] or sum(map(known, parts)) > sum(map(known, best)):
+            best = parts
+    return best
 
 
 # A quoted item closes where a separator or the end follows, so that don't stays whole.
@@ -213,24 +274,103 @@ def _from_brackets(text: str) -> tuple[tuple[str, ...], bool] | None:
     return best
 
 
+_NOUNS = r"labels?|emotions?|emotional states?|feelings?|moods?|keywords?|tags?|words?"
+_NOUNS_ZH = "情感状态|情绪状态|情感|情绪|心情|感受|标签|输出|答案|翻译|输入"
 _HEADING = re.compile(
-    r"(?:^|[\n.;!*]|\b(?:are|is))\s*[^\n.:]{0,60}?\b(?:labels?|emotions?|emotional states?|"
-    r"keywords?|tags?|words?|answer|summary|summar\w+|output|result|情感|情绪|标签|输出|答案|翻译|输入)"
-    r"[*_\s]*(?:\([^)]*\)\s*)?(?:is|are|as|as follows)?\s*[*_]*\s*[:=][*_]*[ \t]*",
+    r"(?:^|[\n.;!*]|\b(?:are|is))\s*[^\n.:]{0,60}?(?:\b(?:"
+    rf"{_NOUNS}|answer|summary|summar\w+|output|result)|(?:{_NOUNS_ZH}))"
+    r"[*_\s]*(?:\([^)]*\)\s*)?(?:is|are|as|as follows|是|为|如下)?\s*[*_]*\s*[:=][*_]*[ \t]*",
     re.IGNORECASE,
+)
+# One aspect of several: "Primary emotion: a", "Emotion of the voice: b", "次要情绪:c".
+_ASPECT = re.compile(
+    rf"^[ \t*_#>-]*(?P<head>(?:[\w'/-]+[ ]){{0,3}}(?:{_NOUNS})[^\n:=.]{{0,30}}|"
+    rf"[^\n:=.]{{0,8}}(?:{_NOUNS_ZH})[^\n:=.]{{0,4}}?)[ \t]*[:=][*_]*[ \t]*(?P<tail>\S[^\n]*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_CONCLUDING = re.compile(r"final|overall|answer|summar|conclu|最终|总体|综合", re.IGNORECASE)
+_BRACKETED_HEADING = re.compile(
+    rf"^[ \t]*\[\s*((?:[\w'-]+[ ]){{0,3}}(?:{_NOUNS}|answer|output)|"
+    rf"[^\[\]\s]{{0,4}}(?:{_NOUNS_ZH}))\s*\][ \t]*[:=]?[ \t]*(?=\S)",
+    re.IGNORECASE | re.MULTILINE,
 )
 _BULLET = re.compile(
     r"^[ \t]*(?:[-*+•·●▪]|\(?\d{1,2}\s*[.)、:])[ \t]*(?!\*?\s*$)(.+)$", re.MULTILINE
 )
+_NUMBER = re.compile(r"(?:^|(?<=[\s:,;]))[ \t]*\(?(\d{1,2})[.)、][ \t]*(?=[^\d\s.)])")
+# Keys of objects and heads of columns under which labels stand.
+_KEY = re.compile(
+    rf"(?:^|[\s_-])(?:{_NOUNS}|emotional[_ -]states?|openset|answers?|predictions?|sentiments?)$|"
+    rf"(?:{_NOUNS_ZH})$",
+    re.IGNORECASE,
+)
+
+
+def _holds_labels(key: str) -> bool:
+    """Tell whether labels stand under a key: "emotions", "primary_emotion", "audioEmotion"."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key.strip(_EDGE))
+    return _KEY.search(spaced) is not None
+
+
+def _numbered_apart(text: str) -> str:
+    """Give every item of a text that begins as "1. happy 2. sad" a line of its own."""
+    return _NUMBER.sub(r"\n\1. ", text) if re.match(r"\s*\(?1[.)、]", text) else text
+
+
+def _from_table(text: str) -> tuple[str, ...]:
+    """Labels of a Markdown table, from the columns whose head says so."""
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in text.split("\n")
+        if line.strip().startswith("|")
+    ]
+    if len(rows) < 3 or not all(re.fullmatch(r":?-+:?", cell) for cell in rows[1]):
+        return ()
+    columns = [i for i, head in enumerate(rows[0]) if _holds_labels(head)]
+    cells = [row[i] for row in rows[2:] for i in columns if i < len(row)]
+    return _pick((p for cell in cells for p in _split_words(cell)), _WORDS_BARE)[0]
+
+
+def _from_aspects(text: str) -> tuple[str, ...]:
+    """Labels under headings of several aspects together; () unless there are several.
+
+    A heading that concludes ("Final answer:") stands for all before it, as does the last of
+    several headings that are the same.
+    """
+    found = {m["head"].strip(" *_").lower(): m["tail"] for m in _ASPECT.finditer(text)}
+    if len(found) < 2 or _CONCLUDING.search(list(found)[-1]):
+        return ()
+    labels: dict[str, None] = {}
+    for tail in found.values():
+        some, refused = _pick(_heads(_split_words(tail.rstrip(".。"))), _WORDS_BARE)
+        if not refused:
+            labels.update(dict.fromkeys(some))
+    return tuple(labels)
+
+
+def _under_unknown_heading(line: str) -> str:
+    """What stands behind a heading we have no word for, as in "Mood board: happy, calm".
+
+    Where the heading is an emotion itself, what follows explains it and the line is left whole.
+    """
+    match = re.fullmatch(r"[*_]*(?P<head>[^\n:,;]{1,40}?)[*_ ]*:[*_]*[ \t]*(?P<tail>\S.*)", line)
+    emotions = chinese_words().values()
+    if match is None or normalise(match["head"]) in emotions:
+        return line
+    labels, refused = _pick(_split_words(match["tail"].rstrip(".。")), _WORDS_BARE)
+    several = len(labels) > 1 and not refused
+    return match["tail"] if several or (not refused and set(labels) & set(emotions)) else line
 
 
 def _from_prose(text: str) -> tuple[str, ...]:
     """Find labels in text without a usable bracket; () when it has none."""
-    if re.match(r"\s*1[.)]\s", text):
-        text = re.sub(r"[ \t]+(?=\d{1,2}[.)]\s)", "\n", text)  # 1. happy 2. sad
+    text = _numbered_apart(text)
+    if labels := _from_table(text) or _from_aspects(text):
+        return labels
     headings = list(_HEADING.finditer(text))
     tails = [text[h.end() :] for h in reversed(headings)] + [text]
     for tail, after_heading in zip(tails, [True] * len(headings) + [False], strict=True):
+        tail = _numbered_apart(tail)
         bullets = [b.strip() for b in _BULLET.findall(tail)]
         # "Emotion: angry" is answered on its own line, whatever else is listed below it.
         if after_heading and tail.split("\n")[0].strip(_EDGE):
@@ -243,34 +383,79 @@ def _from_prose(text: str) -> tuple[str, ...]:
                 return labels
         line = tail.strip().split("\n\n")[0].strip()
         line = re.sub(r"^\(([^()]*)\)\.?$", r"\1", line)
-        labels, refused = _pick(_heads(_split_words(line.rstrip(".。"))), _WORDS_BARE)
-        if labels and not refused:
-            return labels
+        line = line if after_heading else _under_unknown_heading(line)
+        line = line.rstrip(".。")
+        # "a - b" is a list where both are labels, else labels and what explains them.
+        for part in dict.fromkeys((line, re.split(r"\s-+\s", line, maxsplit=1)[0])):
+            labels, refused = _pick(_heads(_split_words(part)), _WORDS_BARE)
+            if labels and not refused:
+                return labels
     spans = [s for s in re.findall(r"\*\*([^*\n]+)\*\*", text) if not s.strip().endswith(":")]
     labels, refused = _pick((p for s in spans for p in _split_words(s)), _WORDS_BARE)
     return labels if not refused else ()
 
 
 def _flatten(value: object) -> list[str] | None:
-    """Strings of a decoded JSON list (nested at most once) or of an object's only list.
+    """Texts of a decoded JSON value that are labels; None when it is of no shape we know.
 
-    Of objects in a list, such as ``{"label": "happy", "score": 0.9}``, the only text counts.
+    Of an object the values under keys such as "emotion", "labels" or "primary_emotion" count;
+    without such a key its only list, or else its only text. Scores and reasons do not.
     """
-    if isinstance(value, dict):
-        found = [[v] if isinstance(v, str) else v for v in value.values()]
-        lists = [v for v in value.values() if isinstance(v, list)] or found
-        value = lists[0] if len(lists) == 1 else None
-    if not isinstance(value, list):
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list):
+        parts = [_flatten(item) for item in value]
+        return None if None in parts else [x for part in parts for x in part or ()]
+    if not isinstance(value, dict):
         return None
-    flat = [x for v in value for x in (v if isinstance(v, list) else [v])]
-    for i, item in enumerate(flat):
-        if isinstance(item, dict):
-            texts = [x for x in item.values() if isinstance(x, str)]
-            flat[i] = texts[0] if len(texts) == 1 else None
-    return flat if all(isinstance(x, str) for x in flat) else None
+    named = [item for key, item in value.items() if _holds_labels(str(key)) and item is not None]
+    if named:
+        return _flatten(named)
+    lists = [item for item in value.values() if isinstance(item, list)]
+    only = lists or [item for item in value.values() if isinstance(item, str)]
+    return _flatten(only[0]) if len(only) == 1 else None
+
+
+def _from_broken_json(text: str) -> tuple[str, ...]:
+    """Labels of JSON that breaks off, from under the keys that hold labels."""
+    items: list[str] = []
+    for match in re.finditer(
+        r"""["'](?P<key>[\w -]*)["']\s*:\s*"""
+        r"""(?:\[(?P<list>[^\[\]{}]*)|(?P<text>["'][^"'\n]*["']?))""",
+        text,
+    ):
+        if _holds_labels(match["key"]):
+            items += _split_items(match["list"] if match["list"] is not None else match["text"])[0]
+    return _pick(items, _WORDS_BRACKETED)[0]
 
 
 _THINKING = re.compile(r"<think>.*?(?:</think>|$)|^.*?</think>", re.DOTALL | re.IGNORECASE)
+_ROLE = re.compile(r"^\s*(?:assistant|model|response|gpt|助手)[ \t]*(?::|：|\n)", re.IGNORECASE)
+_END = re.compile(
+    r"<\|(?:im_end|endoftext|eot_id|end|return|end_of_text)\|>|</s>|<eos>|<end_of_turn>"
+)
+_TOKEN = re.compile(r"<\|[^|<>\n]{1,40}\|>|<(?:s|bos|pad|unk|start_of_turn)>|\[/?INST\]")
+_ANSWER = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
+_BOX = re.compile(r"<\|begin_of_box\|>(.*?)(?:<\|end_of_box\|>|$)", re.DOTALL)
+_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{[^{}]*\})*)\}?")
+
+
+def _unwrapped(text: str) -> str:
+    """Take off what wraps an answer: thinking, tags, boxes, role names, end tokens, entities."""
+    text = html.unescape(_THINKING.sub(" ", text))
+    text = next((part for part in _END.split(text) if part.strip()), "")
+    for wrapper in (_ANSWER, _BOX):
+        if inside := [part for part in wrapper.findall(text) if part.strip()]:
+            text = inside[-1]
+    text = _TOKEN.sub("\n", text)
+    if boxed := _BOXED.findall(text):
+        text = ", ".join(re.sub(r"\\\w+\{([^{}]*)\}", r"\1", part) for part in boxed)
+    text = _ROLE.sub("", text)
+    text = re.sub(r"\bnp\.str_\((['\"].*?['\"])\)", r"\1", text)
+    # u'happy' of Python 2
+    return re.sub(r"(?<=[\[(,])(\s*)[uUbB](?=(['\"])[^'\"]*\2\s*[,\])])", r"\1", text)
+
+
 _SEPARATORS = r"\[,;|/\n、，；"
 
 
@@ -285,11 +470,13 @@ def _without_half_word(text: str) -> str:
 
 
 def _tolerant(text: str, cut: bool) -> tuple[tuple[str, ...], Status]:
-    text = _THINKING.sub(" ", text)
+    text = _unwrapped(text)
     text = _without_half_word(text) if cut else text
     text = _uniform(re.sub(r"```\w*", " ", text)).strip()
-    if not text.strip(_EDGE) or text.strip(_EDGE).lower() in _NOTHING:
+    bare = text.strip(_EDGE).lower()
+    if not bare or bare in _NOTHING or (bare == "empty" and text[0] not in "[{"):
         return (), "empty"
+    text = _BRACKETED_HEADING.sub(r"\1: ", text)
     if text[0] in "[{":
         try:
             decoded = json.loads(text)
@@ -299,8 +486,10 @@ def _tolerant(text: str, cut: bool) -> tuple[tuple[str, ...], Status]:
             return _from_items(items)
         if isinstance(decoded, dict):
             return (), "unparsed"
-        if text[0] == "{":  # JSON that breaks off: its keys are no labels
-            text = re.sub(r"""["'][\w -]*["']\s*:|^\{""", " ", text)
+        if re.match(r"\[?\s*\{", text):  # JSON that breaks off: its keys are no labels
+            if labels := _from_broken_json(text):
+                return labels, "repaired"
+            text = re.sub(r"""["'][\w -]*["']\s*:|^\[?\s*\{""", " ", text)
     bracketed = _from_brackets(text)
     if bracketed is not None and bracketed[0]:
         return bracketed[0], "ok" if bracketed[1] else "repaired"

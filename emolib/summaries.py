@@ -15,9 +15,9 @@ from typing import Any
 
 from emolib import prompts
 from emolib.engines.base import Engine, Request
-from emolib.extraction import chinese_words, extract_labels
+from emolib.extraction import extract_labels
 from emolib.inference import Task, ask
-from emolib.labels import parse_labels
+from emolib.labels import chinese_words, parse_labels
 from emolib.ledger import Ledger
 from emolib.models.affectgpt.prompts import stated_labels
 from emolib.predict import Prediction

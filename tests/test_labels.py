@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 
 import numpy as np
@@ -78,6 +79,87 @@ SHAPES = [
     ("[\"don't believe\", 'doubt']", ["don't believe", "doubt"], "ok"),
     ("['don\\'t believe']", ["don't believe"], "repaired"),
     ("['don’t believe', 'sad']", ["don't believe", "sad"], "ok"),
+    # 和 and its like, which are letters of words, too
+    ("['平和', '温和']", ["平和", "温和"], "ok"),
+    ("祥和、柔和", ["祥和", "柔和"], "repaired"),
+    ("['和蔼', '和善']", ["和蔼", "和善"], "ok"),
+    ("['心平气和']", ["心平气和"], "ok"),
+    ("['迫不及待']", ["迫不及待"], "ok"),
+    ("高兴和悲伤", ["高兴", "悲伤"], "repaired"),
+    ("平和和温和", ["平和", "温和"], "repaired"),
+    ("高兴以及愤怒与失望", ["高兴", "愤怒", "失望"], "repaired"),
+    # wrappers
+    ("<think>\nHe frowns.\n</think>\n<answer>angry</answer>", ["angry"], "repaired"),
+    ("<answer>angry, sad</answer>", ["angry", "sad"], "repaired"),
+    ('<ANSWER>["angry"]', ["angry"], "ok"),
+    (
+        "<think>x</think><answer><|begin_of_box|>happy, sad<|end_of_box|></answer>",
+        ["happy", "sad"],
+        "repaired",
+    ),
+    ("<think>x</think>\n\\boxed{angry}", ["angry"], "repaired"),
+    ("So it is $\\boxed{\\text{angry, sad}}$.", ["angry", "sad"], "repaired"),
+    ("happy, sad<|im_end|>", ["happy", "sad"], "repaired"),
+    ("happy, sad</s>", ["happy", "sad"], "repaired"),
+    ("happy, sad<|endoftext|>user: what?", ["happy", "sad"], "repaired"),
+    ("<|im_start|>assistant\nhappy, sad<|im_end|>", ["happy", "sad"], "repaired"),
+    ("ASSISTANT: happy, sad", ["happy", "sad"], "repaired"),
+    ("assistant\nhappy, sad", ["happy", "sad"], "repaired"),
+    ("助手：开心、难过", ["开心", "难过"], "repaired"),
+    ("[&quot;happy&quot;, &#39;sad&#39;]", ["happy", "sad"], "ok"),
+    ("happy &amp; sad", ["happy", "sad"], "repaired"),
+    ("[u'happy', u\"sad\"]", ["happy", "sad"], "ok"),
+    ("[np.str_('happy'), np.str_('sad')]", ["happy", "sad"], "ok"),
+    ("['happy' 'sad'\n 'calm']", ["happy", "sad", "calm"], "ok"),
+    ("array(['happy', 'sad'], dtype='<U5')", ["happy", "sad"], "ok"),
+    # objects, in which only some keys hold labels
+    ('[{"emotion": "happy", "reason": "smiling"}]', ["happy"], "ok"),
+    ('{"primary_emotion": "happy", "secondary_emotions": ["calm"]}', ["happy", "calm"], "ok"),
+    ('{"emotion": "happy", "reason": "She smiles"}', ["happy"], "ok"),
+    ('{"emotions": [{"emotion": "happy", "evidence": "she smiles"}]}', ["happy"], "ok"),
+    ('{"audioEmotion": "happy", "note": "loud", "情绪": "sad"}', ["happy", "sad"], "ok"),
+    ('{"emotion": "happy", "reason": "she smi', ["happy"], "repaired"),
+    ('[{"emotion": "happy", "reason": "x"}, {"emotion": "sad", "rea', ["happy", "sad"], "repaired"),
+    # headings
+    ("Primary emotion: angry\nSecondary emotion: sad", ["angry", "sad"], "repaired"),
+    (
+        "**Primary emotion:** angry\n**Secondary emotions:** sad, lonely",
+        ["angry", "sad", "lonely"],
+        "repaired",
+    ),
+    ("Visual emotion: happy\nAudio emotion: nervous", ["happy", "nervous"], "repaired"),
+    ("Visual emotion: happy\nFinal emotion: nervous", ["nervous"], "repaired"),
+    ("主要情绪：生气\n次要情绪：难过、失望", ["生气", "难过", "失望"], "repaired"),
+    ("[Emotion] happy, sad", ["happy", "sad"], "repaired"),
+    ("[Emotions] [happy, sad]", ["happy", "sad"], "repaired"),
+    ("【情绪】开心、难过", ["开心", "难过"], "repaired"),
+    ("主要情绪：开心", ["开心"], "repaired"),
+    ("Vibe: happy, sad", ["happy", "sad"], "repaired"),
+    ("Happy: she smiles", ["happy"], "repaired"),
+    # numbers, separators and tables
+    ("(1) happy (2) sad", ["happy", "sad"], "repaired"),
+    ("Emotions: 1) happy, 2) sad", ["happy", "sad"], "repaired"),
+    ("①开心②难过", ["开心", "难过"], "repaired"),
+    ("1️⃣ happy 2️⃣ sad", ["happy", "sad"], "repaired"),
+    ("happy - sad – angry", ["happy", "sad", "angry"], "repaired"),
+    ("calm -> angry → sad", ["calm", "angry", "sad"], "repaired"),
+    ("happy · sad • calm", ["happy", "sad", "calm"], "repaired"),
+    ("• Happy: he smiles\n• Sad: he cries", ["happy", "sad"], "repaired"),
+    ("happy، sad", ["happy", "sad"], "repaired"),
+    ("😊 happy, 😢 sad", ["happy", "sad"], "repaired"),
+    ("happy😊sad", ["happy", "sad"], "repaired"),
+    (
+        "| Emotion | Reason |\n|---|---|\n| happy | smiles |\n| sad | cries |",
+        ["happy", "sad"],
+        "repaired",
+    ),
+    # "empty" is an emotion in a list; n/a is none
+    ("['sad', 'empty']", ["sad", "empty"], "ok"),
+    ("['empty']", ["empty"], "ok"),
+    ("empty", [], "empty"),
+    ("n/a", [], "empty"),
+    ("['n/a']", [], "empty"),
+    ("😊", [], "empty"),
     # nothing said
     ("", [], "empty"),
     ("[]", [], "empty"),
@@ -198,6 +280,58 @@ words = st.text("abcdefghijklmnopqrstuvwxyz", min_size=3, max_size=10).filter(
 def test_a_python_list_reads_back_as_itself(labels, write):
     assert list(parse_labels(write(labels)).labels) == labels
     assert list(parse_labels("Some prose first. " + write(labels)).labels) == labels
+
+
+EMOTIONS = st.sampled_from(
+    ["happy", "sad", "at a loss", "self-doubt", "empty", "calm", "平和", "高兴", "温和", "失望"]
+)
+WRAPPINGS = {
+    "python": repr,
+    "json": lambda x: json.dumps(x, ensure_ascii=False),
+    "python 2": lambda x: "[" + ", ".join(f"u'{one}'" for one in x) + "]",
+    "numpy": lambda x: "[" + " ".join(f"'{one}'" for one in x) + "]",
+    "answer tag": lambda x: f"<think>[fear]</think><answer>{', '.join(x)}</answer>",
+    "box": lambda x: f"<|begin_of_box|>{', '.join(x)}<|end_of_box|>",
+    "boxed": lambda x: "\\boxed{" + ", ".join(x) + "}",
+    "end token": lambda x: f"{', '.join(x)}<|im_end|>",
+    "role": lambda x: f"ASSISTANT: {', '.join(x)}</s>",
+    "object": lambda x: json.dumps({"emotions": x, "reason": "He smiles, slowly"}),
+    "objects": lambda x: json.dumps([{"emotion": one, "score": 0.5} for one in x]),
+    "heading": lambda x: f"He smiles.\n\nEmotions: {', '.join(x)}",
+    "bracketed heading": lambda x: f"[Emotions] {', '.join(x)}",
+    "Chinese heading": lambda x: f"主要情绪：{'、'.join(x)}",
+    "numbers": lambda x: "\n".join(f"{n}. {one}" for n, one in enumerate(x, 1)),
+    "numbers in a line": lambda x: " ".join(f"({n}) {one}" for n, one in enumerate(x, 1)),
+    "circled": lambda x: " ".join(chr(0x245F + n) + one for n, one in enumerate(x, 1)),
+    "bullets": lambda x: "\n".join(f"• **{one}**: he smiles" for one in x),
+    "dashes": lambda x: " – ".join(x),
+    "arrows": lambda x: " → ".join(x),
+    "dots": lambda x: " · ".join(x),
+    "Arabic comma": lambda x: "، ".join(x),
+    "emoji": lambda x: ", ".join(f"😊 {one}" for one in x),
+    "entities": lambda x: html.escape(repr(x)),
+    "table": lambda x: "\n".join(
+        ["| Emotion | Why |", "|:--|---|", *(f"| {o} | x y |" for o in x)]
+    ),
+}
+
+
+@given(st.lists(EMOTIONS, min_size=2, max_size=6, unique=True), st.sampled_from(list(WRAPPINGS)))
+def test_a_list_is_the_same_list_however_it_is_wrapped(labels, kind):
+    assert list(parse_labels(WRAPPINGS[kind](labels)).labels) == labels
+
+
+@given(st.lists(EMOTIONS, min_size=1, max_size=6, unique=True))
+def test_what_was_read_is_read_again_unchanged(labels):
+    found = parse_labels(labels).labels
+    assert parse_labels(repr(list(found))).labels == found == tuple(labels)
+
+
+@given(st.text(max_size=120))
+def test_labels_stand_in_the_text(text):
+    squeezed = "".join(c for c in normalise(html.unescape(text)) if c.isalnum())
+    for label in parse_labels(text).labels:
+        assert "".join(c for c in label if c.isalnum()) in squeezed or not squeezed
 
 
 def test_a_set_is_read_in_a_fixed_order():
