@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emolib.engines import Engine, Reply, Request, answer_all, open_engine, swift_setup
+from emolib.engines import Engine, Reply, Request, answer_all, open_engine
 from emolib.engines.cluster import identify
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.tiny import FAMILIES
@@ -398,29 +398,6 @@ def test_adapter_fingerprint_ignores_where_the_base_lies(tmp_path: Path) -> None
 def test_missing_model(model: str, words: str, no_network: None) -> None:
     with pytest.raises(MissingModelError, match=words):
         open_engine(ModelParams(model=model), name="x")
-
-
-@pytest.mark.parametrize("by_user", [False, True])
-@pytest.mark.parametrize("allowed", [False, True])
-def test_downloads_only_when_allowed(
-    allowed: bool, by_user: bool, cache: Path, internvl: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import huggingface_hub
-
-    [folder] = cache.glob("tiny-internvl-*")
-    asked = []
-
-    def snapshot_download(name: str, local_files_only: bool) -> str:
-        asked.append((name, local_files_only, huggingface_hub.constants.HF_HUB_OFFLINE))
-        return str(folder)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(swift_setup, "_OFFLINE_BY_USER", by_user)
-    found = swift_setup.find_model(ModelParams(model="some/model", allow_download=allowed))
-    assert found.path == folder
-    assert asked == [("some/model", not allowed, by_user or not allowed)]
-    assert huggingface_hub.constants.HF_HUB_OFFLINE is True
 
 
 def test_missing_adapter(cache: Path, tmp_path: Path) -> None:

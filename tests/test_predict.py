@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -11,12 +12,13 @@ import pytest
 
 from emolib.__main__ import main
 from emolib.datasets.clip import Clip
+from emolib.engines.swift_setup import find_model, load_model
 from emolib.engines.tiny import build_tiny
 from emolib.errors import DataError
 from emolib.ledger import Ledger
 from emolib.media import faces
 from emolib.media.detectors import Face
-from emolib.params import profiles
+from emolib.params import Decoding, ModelParams, profiles
 from emolib.params.media import FaceParams
 from emolib.predict import (
     detection_rate,
@@ -26,6 +28,7 @@ from emolib.predict import (
     read_labels,
     summary,
 )
+from tests.fake_server import FakeServer
 from tests.fakes import FakeEngine
 from tests.media_files import HEIGHT, WIDTH, number_of, write_video
 from tests.shared import shared
@@ -201,6 +204,124 @@ def test_a_folder_of_ones_own_is_asked(tmp_path, monkeypatch, capsys):
     assert asked[-1][:2] == (str(tmp_path / "llava"),) * 2
     assert main(["predict", video, "--model", "nowhere", *out]) == 2
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Asks about one clip with ``--model`` and more options; gives the exit code and the model."""
+    real = profiles.base_params
+    outputs = str(tmp_path / "outputs")
+    monkeypatch.setattr(
+        profiles, "base_params", lambda r, p: real(r, p).model_copy(update={"outputs": outputs})
+    )
+    opened = []
+
+    def open_engine(model, **settings):
+        opened.append(model)
+        return FakeEngine(lambda request: ANSWER)
+
+    video = str(write_video(tmp_path / "c.mp4", 12))
+    folder = str(build_tiny("internvl", tmp_path / "mine"))
+
+    def ask_own(*options, model=folder, fake=True):
+        with monkeypatch.context() as patch:
+            if fake:
+                patch.setattr("emolib.engines.open_engine", open_engine)
+            code = main(
+                ["predict", video, "--model", model, "--out", str(tmp_path / "o.jsonl"), *options]
+            )
+        return code, opened.pop() if opened else None
+
+    return ask_own
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {"engine": "transformers", "batch_size": 4, "allow_download": False}),
+        (["--batch-size", "8", "--device", "cpu"], {"batch_size": 8, "device": "cpu"}),
+        (["--dtype", "float16"], {"dtype": "float16"}),
+        (["--engine", "vllm", "--batch-size", "32"], {"engine": "vllm", "concurrency": 32}),
+        (["--set", "decoding.max_new_tokens=64"], {"decoding": Decoding(max_new_tokens=64)}),
+        (["--set", "max_tiles=2", "--set", "attention=eager"], {"max_tiles": 2}),
+    ],
+)
+def test_options_of_the_own_model_reach_its_engine(own, options, expected):
+    code, model = own(*options)
+    assert code == 0
+    assert {key: getattr(model, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--batch-size", "0"], "--batch-size: batch_size = 0"),
+        (["--set", "max_tilez=2"], "did you mean 'max_tiles'"),
+        (["--set", "max_tiles=two"], "--set max_tiles: max_tiles = 'two'"),
+        (["--set", "max_tiles"], "give KEY=VALUE"),
+        (["--set", "stop=["], "is not YAML"),
+        (["--base-url", "http://x/v1"], "--base-url: is for --engine server"),
+        (["--engine", "server"], "give its address with --base-url"),
+        (["--engine", "server", "--base-url", "http://x/v1", "--download"], "--download: is not"),
+        (["--engine", "vllm", "--load-in-4bit"], "load_in_4bit: is read by engine transformers"),
+    ],
+)
+def test_wrong_options_of_the_own_model_are_explained(own, options, message, capsys):
+    assert own(*options) == (2, None)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options", [["--download"], ["--device", "cpu"], ["--batch-size", "0"], ["--set", "x=1"]]
+)
+def test_options_of_the_own_model_need_one(tmp_path, options, capsys):
+    assert main(["predict", str(tmp_path), *options]) == 2
+    assert f"{options[0]}: is for --model" in capsys.readouterr().err
+
+
+def test_a_model_behind_a_server_is_asked(own, tmp_path, capsys):
+    with FakeServer(refuse=("max_tokens", "temperature")) as server:
+        behind = ["--engine", "server", "--base-url", server.url]
+        assert own(*behind, model="fake", fake=False)[0] == 2
+        assert "set max_tokens_key: max_completion_tokens" in capsys.readouterr().err
+        behind += [
+            "--set",
+            "max_tokens_key=max_completion_tokens",
+            "--set",
+            "send_temperature=false",
+        ]
+        assert own(*behind, model="fake", fake=False)[0] == 0
+    [row] = map(json.loads, (tmp_path / "o.jsonl").read_text(encoding="utf-8").splitlines())
+    assert row["system"] == "fake"
+    assert row["description"].startswith("answer")
+
+
+def test_four_bits_without_bitsandbytes_name_the_extra(own, monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda n, *a: None if n == "bitsandbytes" else find(n, *a)
+    )
+    assert own("--load-in-4bit", fake=False)[0] == 2
+    assert "pip install 'emolib[quant]'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None,
+    reason="needs bitsandbytes: pip install -e '.[quant]' -c constraints.txt",
+)
+def test_four_bits_are_loaded_and_answer(own, tmp_path):
+    import torch
+
+    bits = ["--load-in-4bit", "--device", "cpu", "--set", "decoding.max_new_tokens=4"]
+    assert own(*bits, model="nano:internvl", fake=False)[0] == 0
+    [row] = map(json.loads, (tmp_path / "o.jsonl").read_text(encoding="utf-8").splitlines())
+    assert row["status"] == "ok"
+    assert row["model"]["load_in_4bit"] is True
+    params = ModelParams(model="nano:internvl", load_in_4bit=True, device="cpu")
+    model, _ = load_model(params, find_model(params), "float32")
+    linear = [m for m in model.modules() if type(m).__name__ == "Linear4bit"]
+    assert linear
+    assert all(m.weight.dtype == torch.uint8 for m in linear)
 
 
 @pytest.mark.shared

@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import yaml
+
+from emolib import nano
 from emolib.errors import DataError, ParamsError
+from emolib.params.loading import Source, merge
+from emolib.params.schemas import ModelParams
 
 if TYPE_CHECKING:
     from emolib.datasets.clip import Clip
@@ -15,13 +20,22 @@ if TYPE_CHECKING:
     from emolib.params.stages import StageParams
     from emolib.predict import Prediction
 
+# Options that are parameters of the model under the same name.
+_SAME = ("engine", "base_url", "api_key_env", "device", "dtype", "load_in_4bit")
+
 _ABOUT = """\
 Describe each clip and list its emotion words. Writes one JSON line a clip (name, labels,
 description, system, status, error, ...) and prints a table. Clips that cannot be read get a
 line with their error; the others go on. The same command again repeats only what is missing.
 
-The models of profile `demo` know the generated demo world alone: what they say of a real video
-means nothing. Give a profile with models of your own, or one checkpoint with --model.
+The models of profile `demo` were trained on the generated demo world alone: what they say of a
+real video means nothing. Give a profile with models of your own, or one model with --model:
+
+  --model weights/InternVL3-8B-hf          a checkpoint folder
+  --model OpenGVLab/InternVL3-1B-hf        a model of the Hugging Face hub that is in this
+                                           machine's cache; --download fetches it there once
+  --model NAME --engine server --base-url http://127.0.0.1:8000/v1
+                                           a model behind an OpenAI-compatible server
 """
 
 
@@ -47,9 +61,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--model",
         default="",
-        metavar="FOLDER",
-        help="a checkpoint folder that no profile names, asked the paper's zero-shot question "
-        "(AffectGPT its own), on a GPU when there is one; instead of internvl, or beside --system",
+        metavar="MODEL",
+        help="a checkpoint folder or hub id (OWNER/NAME) that no profile names, asked the paper's "
+        "zero-shot question (AffectGPT its own); instead of internvl, or beside --system",
     )
     parser.add_argument(
         "--adapter",
@@ -59,6 +73,7 @@ def add_parser(commands: Any) -> None:
         help="LoRA folder for --model, as notebook 03 writes it, or AffectGPT's "
         "branches.safetensors of notebook 04; several are applied in order",
     )
+    _add_model_options(parser)
     parser.add_argument(
         "--labels-by",
         default="",
@@ -94,6 +109,58 @@ def add_parser(commands: Any) -> None:
         help="default: predictions.jsonl",
     )
     parser.set_defaults(handler=run)
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how the model of ``--model`` runs."""
+
+    def choices(field: str) -> list[str]:
+        return list(get_args(ModelParams.model_fields[field].annotation))
+
+    group = parser.add_argument_group("how the model of --model runs")
+    group.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch a hub id into the Hugging Face cache if it is not there (HF_HOME moves the "
+        "cache); without it nothing is downloaded",
+    )
+    group.add_argument(
+        "--engine",
+        choices=choices("engine"),
+        help="transformers (default) or vllm, in this process, or server",
+    )
+    group.add_argument("--base-url", metavar="URL", help="server: address up to /v1")
+    group.add_argument(
+        "--api-key-env", metavar="NAME", help="server: environment variable that holds the key"
+    )
+    group.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="clips computed together (transformers, default 4) or requests under way at once "
+        "(vllm, server; default 4)",
+    )
+    group.add_argument(
+        "--device", metavar="DEVICE", help="cpu, cuda, cuda:1 (default: a GPU when there is one)"
+    )
+    group.add_argument(
+        "--dtype",
+        choices=choices("dtype"),
+        help="type of the weights; fit: 16 bits where the device can (default: as stored)",
+    )
+    group.add_argument(
+        "--load-in-4bit",
+        action="store_true",
+        help="quantize while loading, a third of the memory (needs bitsandbytes: extra quant)",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other parameter of a model, as in parameter files, e.g. max_length=8192 or "
+        "decoding.max_new_tokens=256; may be given several times",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -170,24 +237,82 @@ def _with_own(
     """Parameters with the model of ``--model`` among them, and the systems to ask.
 
     Raises:
-        ParamsError: an adapter without a model, or no folder but a system of the profile.
+        ParamsError: an option of ``--model`` without it, a wrong value, or no folder but a system
+            of the profile.
+        MissingModelError: no such folder, and not in the Hugging Face cache.
     """
-    from emolib.params.schemas import ModelParams
-
     if not args.model:
-        if args.adapter:
-            raise ParamsError("--adapter: is for --model; name its folder")
+        if given := [
+            o for o in ("adapter", "download", "batch_size", *_SAME, "set") if _is_given(args, o)
+        ]:
+            raise ParamsError(f"{_flag(given[0])}: is for --model; name its folder or hub id")
         return base, args.system or ["internvl"]
-    taken, path = {*base.models, *known.recipes}, _absolute(args.model)
-    if path in taken:
+    model = _own(args)
+    taken, path = {*base.models, *known.recipes}, model.model
+    if path in taken and model.engine != "server":
         raise ParamsError(
             f"--model {args.model}: there is no such folder; to ask the system {path!r} of profile "
             f"{args.profile}, say --system {path}"
         )
-    name = Path(path).resolve().name
-    name = path if name in taken else name
-    model = ModelParams(model=path, adapters=tuple(map(_absolute, args.adapter)), batch_size=4)
+    if model.engine != "server" and not Path(path).is_dir() and not _is_ours(path):
+        from emolib.engines.swift_setup import find_model
+
+        find_model(model)  # a hub id is looked for, or fetched, before anything else is computed
+    name = path if model.engine == "server" else Path(path).resolve().name
+    if name in taken:
+        name = f"{path} (server)" if model.engine == "server" else path
     return base.model_copy(update={"models": {**base.models, name: model}}), [*args.system, name]
+
+
+def _own(args: argparse.Namespace) -> ModelParams:
+    """Parameters of the model of ``--model``.
+
+    Raises:
+        ParamsError: a wrong value; names the option and the choices.
+    """
+    served = args.engine == "server"
+    wrong = ("download", "adapter", "load_in_4bit") if served else ("base_url", "api_key_env")
+    for option in (o for o in wrong if _is_given(args, o)):
+        raise ParamsError(f"{_flag(option)}: is {'not ' if served else ''}for --engine server")
+    if served and not args.base_url:
+        raise ParamsError("--engine server: give its address with --base-url")
+    together = "batch_size" if args.engine in (None, "transformers") else "concurrency"
+    values: dict[str, dict[str, Any]] = {
+        "model": {"model": args.model if served else _absolute(args.model)},
+        "adapter": {"adapters": [_absolute(path) for path in args.adapter]},
+        "download": {"allow_download": args.download},
+        "batch_size": {together: 4 if args.batch_size is None else args.batch_size},
+    }
+    values |= {o: {o: getattr(args, o)} for o in _SAME if _is_given(args, o)}
+    sources = [Source(_flag(option), value) for option, value in values.items()]
+    return merge(ModelParams, [*sources, *map(_setting, args.set)])
+
+
+def _is_ours(model: str) -> bool:
+    return model.startswith(("tiny:", nano.PREFIX))
+
+
+def _is_given(args: argparse.Namespace, option: str) -> bool:
+    value = getattr(args, option)
+    return not (value is None or value is False or value == [])
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def _setting(given: str) -> Source:
+    """One ``--set KEY=VALUE`` as a source of parameters."""
+    key, equals, text = given.partition("=")
+    if not equals or not key.strip("."):
+        raise ParamsError(f"--set {given}: give KEY=VALUE, e.g. max_length=8192")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ParamsError(f"--set {given}: {text!r} is not YAML") from None
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return Source(f"--set {key}", value)
 
 
 def _absolute(given: str) -> str:

@@ -75,7 +75,8 @@ class LocalEngine(EngineBase):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecations between torch, transformers, swift
             self._engine = self._load(params, found, dtype, loras)
-        self.software = versions(*self._packages)
+        quantizer = ("bitsandbytes",) if params.load_in_4bit else ()
+        self.software = versions(*self._packages, *quantizer)
         self.identity = {
             "engine": params.engine,
             "model": shown_name(params, found),
@@ -87,6 +88,8 @@ class LocalEngine(EngineBase):
             "max_tiles": params.max_tiles,
             "decoding": decoding_identity(params.decoding),
         }
+        if params.load_in_4bit:  # not a key of every identity: answers of before keep theirs
+            self.identity["load_in_4bit"] = True
 
     def _find(self, params: ModelParams, cache: Path | None) -> ModelFolder:
         return find_model(params, cache)

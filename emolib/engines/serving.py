@@ -64,6 +64,8 @@ def serve(
         >>> with serve(ModelParams(model="tiny:internvl"), Path("serve.log")) as served:
         ...     with open_engine(served, name="tiny") as engine: ...  # doctest: +SKIP
     """
+    if model.load_in_4bit:
+        raise EngineError(f"{name}: load_in_4bit is not for serving")
     port = _free_port()
     found = find_model(model, cache)
     folders = [*map(Path, model.adapters), *adapters]

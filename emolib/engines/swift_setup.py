@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import logging
 import os
@@ -18,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from emolib import nano
+from emolib.engines import hub
 from emolib.engines.gpus import device_map
 from emolib.errors import EmolibError, EngineError, MissingDependencyError, MissingModelError
 from emolib.params.schemas import ModelParams
 from emolib.processes import search_path
 
 TINY = "tiny:"
-_OFFLINE_BY_USER = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 # ms-swift finds the model type from the architecture unless several share it; these are the
 # plain chat models among them.
@@ -143,7 +144,10 @@ def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:
     Raises:
         MissingModelError: no such folder, or a hub id that is not on this machine.
         EngineError: the folder wants to run Python code of its own and may not.
+        MissingDependencyError: ``load_in_4bit`` without bitsandbytes.
     """
+    if params.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingDependencyError("load_in_4bit needs bitsandbytes: pip install 'emolib[quant]'")
     if params.model.startswith(TINY):
         from emolib.engines.tiny import tiny_folder
 
@@ -164,36 +168,25 @@ def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:
     model_type = params.model_type or _MODEL_TYPES.get(architecture, "")
     template = params.template or _TEMPLATES.get(architecture, "")
     # MiMo-VL has Qwen2.5-VL's architecture; ms-swift knows its folders by their names.
-    if not params.template and ("mimo" in path.name.lower() or (path / "args.json").is_file()):
+    if not params.template and (
+        "mimo" in Path(params.model).name.lower() or (path / "args.json").is_file()
+    ):
         template = ""
     return ModelFolder(path, model_type, _stored_dtype(config), template)
 
 
 def shown_name(params: ModelParams, found: ModelFolder) -> str:
-    """Name a model in records: a shipped one as it is addressed, any other by its folder."""
-    shipped = params.model.startswith((TINY, nano.PREFIX))
-    return params.model if shipped else found.path.name
+    """Name a model in records: by its folder, a shipped one and one of the hub by its address."""
+    return found.path.name if Path(params.model).expanduser().is_dir() else params.model
 
 
 def _from_hub(params: ModelParams) -> Path:
     name = params.model
     if name.startswith(("/", ".", "~")) or name.count("/") != 1:
         raise MissingModelError(f"{name}: no such model folder")
-    from huggingface_hub import constants, snapshot_download
-
-    before = constants.HF_HUB_OFFLINE
-    if params.allow_download and not _OFFLINE_BY_USER:
-        constants.HF_HUB_OFFLINE = False  # an engine opened before may have set it
-    try:
-        return Path(snapshot_download(name, local_files_only=not params.allow_download))
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MissingModelError(
-            f"{name} is neither a folder nor in the Hugging Face cache of this machine; give a "
-            f"path, or allow_download: true with network (HF_HUB_OFFLINE unset). {reason}"
-        ) from error
-    finally:
-        constants.HF_HUB_OFFLINE = before
+    code = params.trust_remote_code
+    check = None if code else _refuse_code
+    return hub.snapshot(name, download=params.allow_download, code=code, check=check)
 
 
 def _refuse_code(path: Path) -> None:
@@ -218,7 +211,7 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
     """Load a model and its prepared processor through ms-swift.
 
     Args:
-        params: ``attention``, ``device``, ``gpus`` and ``max_tiles`` are used.
+        params: ``attention``, ``device``, ``gpus``, ``load_in_4bit`` and ``max_tiles`` are used.
         found: What :func:`find_model` gave.
         dtype: Weight type as torch names it.
 
@@ -245,6 +238,7 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
                 attn_impl=params.attention or None,
                 device_map=placed,
                 max_memory=free,
+                quantization_config=_four_bits(dtype) if params.load_in_4bit else None,
                 use_hf=True,
             )
         return model.eval(), prepare_processor(processor, params.max_tiles)
@@ -252,6 +246,19 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
         raise
     except Exception as error:
         raise EngineError(f"{params.model} cannot be loaded: {one_line(error)}") from error
+
+
+def _four_bits(dtype: str) -> Any:
+    """NF4 with double quantization (arXiv 2305.14314, section 3); sums are formed in ``dtype``."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
 
 
 def versions(*packages: str) -> dict[str, str]:

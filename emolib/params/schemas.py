@@ -192,6 +192,9 @@ class ModelParams(Schema):
         adapters: LoRA folders, applied in order.
         dtype: Weight type; "auto" = as stored, "fit" = bfloat16 or float16 where the device
             computes in it, else float32.
+        load_in_4bit: "transformers": quantize the weights to 4 bits while loading (bitsandbytes,
+            extra ``quant``): about a third of the memory in bfloat16. For asking only, never for
+            training or serving.
         device: "cpu", "cuda" (the first GPU visible), "cuda:1" (the second), ...; "auto" = the
             first GPU when there is one. "server" with ``launch``: the GPU its command sees, "auto"
             = all.
@@ -234,6 +237,7 @@ class ModelParams(Schema):
     template: str = ""
     adapters: tuple[str, ...] = ()
     dtype: Literal["auto", "fit", "float32", "bfloat16", "float16"] = "auto"
+    load_in_4bit: bool = False
     device: Annotated[str, OPERATIONAL] = "auto"
     attention: Literal["", "eager", "sdpa", "flash_attn"] = ""
     batch_size: Annotated[int, OPERATIONAL] = Field(default=1, ge=1)
@@ -283,6 +287,15 @@ class ModelParams(Schema):
     def _plain_json(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
         json.dumps(value, allow_nan=False)  # ValueError: a number that JSON does not have
         return value
+
+    @model_validator(mode="after")
+    def _quantized_here(self) -> Self:
+        if self.load_in_4bit and self.engine != "transformers":
+            raise ValueError(
+                f"load_in_4bit: is read by engine transformers, not by {self.engine}; give it a "
+                "checkpoint that was quantized before"
+            )
+        return self
 
     @model_validator(mode="after")
     def _request_fields_agree(self) -> Self:

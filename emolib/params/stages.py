@@ -128,6 +128,10 @@ class InternVLLora(StageParams):
     def _trainable(self) -> Self:
         if self.lora is not None and self.models[self.model].engine == "server":
             raise ValueError(f"model: {self.model!r} is behind a server and cannot be trained here")
+        if self.models[self.model].load_in_4bit:
+            raise ValueError(
+                f"model: {self.model!r} has load_in_4bit, and training merges into whole weights"
+            )
         return self
 
 

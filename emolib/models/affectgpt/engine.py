@@ -87,6 +87,8 @@ class AffectGPTEngine(EngineBase):
         branches: Path | None = None,
         cache: Path | None = None,
     ) -> None:
+        if params.load_in_4bit:
+            raise EngineError(f"{name}: AffectGPT is not loaded in 4 bits; leave load_in_4bit out")
         if len(params.adapters) > 1:
             raise EngineError(f"{name}: {len(params.adapters)} adapters; AffectGPT takes one")
         if branches is None and params.adapters:
