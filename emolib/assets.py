@@ -34,6 +34,8 @@ _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLES = ("model.safetensors", "pytorch_model.bin")
 #: Notebooks that read the run folder of an earlier one and no clips of their own.
 _WITHOUT_CLIPS = ("02_caption_filtering",)
+#: Notebooks that do not ask what is said in a clip.
+_WITHOUT_WORDS = ("00_data_check", "02_caption_filtering")
 #: Notebooks that read published outputs of other models, where the parameters name any.
 _OF_PUBLISHED_OUTPUTS = ("07_fusion_analysis", "08_baselines")
 _POINTER = b"version https://git-lfs.github.com/spec"
@@ -91,17 +93,18 @@ class Asset:
         below = "datasets/" if self.repository == "dataset" else ""
         return self.page or (f"https://huggingface.co/{below}{self.hub}" if self.hub else "")
 
-    def commands(self, at: str = "") -> list[str]:
+    def commands(self, places: Mapping[str, str] | None = None) -> list[str]:
         """Give the commands that get it and make it, in order.
 
         Args:
-            at: Where it shall lie; "" = :attr:`at`.
+            places: Name of an asset in :attr:`needs` -> where it lies, if not where it should.
         """
         filled = []
         for command in self.get:
-            command = command.replace("{at}", at or self.at)
+            command = command.replace("{at}", self.at)
             for other in self.needs:
-                command = command.replace(f"{{{other}}}", assets()[other].at)
+                at = (places or {}).get(other, assets()[other].at)
+                command = command.replace(f"{{{other}}}", at)
             filled.append(command)
         return filled
 
@@ -237,7 +240,9 @@ def _walk(stage: str, params: StageParams) -> Iterator[Use]:
                 yield from _model(stage, key, model, required=needed)
             if recipe.file:
                 yield _path(stage, f"recipes.{name}.file", recipe.file, required=needed)
-    left_out = ("models", "recipes", *(("data", "asr") if stage in _WITHOUT_CLIPS else ()))
+    left_out: tuple[str, ...] = ("models", "recipes")
+    left_out += ("data",) if stage in _WITHOUT_CLIPS else ()
+    left_out += ("asr",) if stage in _WITHOUT_WORDS else ()
     if stage not in _OF_PUBLISHED_OUTPUTS:
         left_out += ("released", "wheels")
     for key, value in params:

@@ -79,9 +79,11 @@ def test_another_place_moves_the_commands() -> None:
     params = DataCheck(profile="x", data=DataParams(kind="mer2024-ov", root="/disk/mer"))
     (use,) = assets._model("00_data_check", "models.a", model, required=True)
     assert use.asset is not None
-    assert use.asset.commands(use.at) == [
+    assert use.asset.commands() == [
         "emolib convert internvl weights/InternVL-Chat-V1-5 /disk/InternVL-Chat-V1-5-native"
     ]
+    (command,) = use.asset.commands({"InternVL-Chat-V1-5": "/other"})
+    assert command == "emolib convert internvl /other /disk/InternVL-Chat-V1-5-native"
     places = [use.at for use in assets.stage_uses("00_data_check", params)]
     assert places == ["/disk/mer", "/disk/mer/check-openset.csv"]
     texts = params.model_copy(update={"data": params.data.model_copy(update={"media": "none"})})
