@@ -1,11 +1,15 @@
-"""Atomic writes and JSON-lines reading, used by everything that leaves files behind."""
+"""Files that appear whole or not at all, and tables and JSON lines as people write them."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +87,78 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from None
+
+
+def plain_name(name: str) -> str:
+    """Give a clip name's one form: composed characters (NFC), no spaces around, no media suffix."""
+    name = unicodedata.normalize("NFC", name).strip()
+    return re.sub(r"\.(mp4|m4v|avi|mkv|mov|webm|wav)$", "", name, flags=re.IGNORECASE)
+
+
+def without_zeros(names: Iterable[str], among: Collection[str]) -> dict[str, str]:
+    """Match numbers that lost their leading zeros to names that have theirs ("1" -> "0001").
+
+    Spreadsheets and pandas strip such zeros. Only names that are nowhere in ``among`` are matched,
+    and only where a single name fits.
+
+    Args:
+        names: Names as one file gives them.
+        among: Names as they should be.
+
+    Returns:
+        Name -> the name it stands for; names that need no change or fit nothing are absent.
+    """
+    short: dict[str, list[str]] = {}
+    for name in among:
+        if name.isdecimal():
+            short.setdefault(name.lstrip("0") or "0", []).append(name)
+    lost = [name for name in names if name.isdecimal() and name not in among]
+    return {name: short[name][0] for name in lost if len(short.get(name, ())) == 1}
+
+
+def open_csv(
+    path: Path, text: str, required: Collection[str] = ("name",)
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Open a table of cells parted by commas, semicolons or tabs.
+
+    The separator is the one a ``sep=`` line names (Excel writes such lines), else the first with
+    which the header holds one of the required columns, else the comma.
+
+    Args:
+        path: The file, for messages.
+        text: Its text.
+        required: Lower-case column names of which the header should hold one.
+
+    Returns:
+        Column names, lower-case, without spaces around; and the lines after the header that are
+        not blank, as (line number counted from 1, cells).
+
+    Raises:
+        DataError: broken quotes, here or while iterating.
+    """
+    first, _, rest = text.partition("\n")
+    skipped, separators = 0, [",", ";", "\t"]
+    if named := re.fullmatch(r"sep=(.)\s*", first.strip("\r\ufeff"), re.IGNORECASE):
+        text, skipped, separators = rest, 1, [named[1]]
+
+    def lines(separator: str) -> Iterator[tuple[int, list[str]]]:
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True
+        )
+        try:
+            for cells in reader:
+                if any(cell.strip() for cell in cells):
+                    yield reader.line_num + skipped, cells
+        except csv.Error as error:
+            raise DataError(
+                f"{path}, row {reader.line_num + skipped}: broken CSV ({error}); check the quotes "
+                "of this row"
+            ) from None
+
+    for separator in separators:
+        found = lines(separator)
+        header = [cell.strip().lower() for cell in next(found, (0, []))[1]]
+        if set(header) & set(required):
+            return header, found
+    found = lines(separators[0])
+    return [cell.strip().lower() for cell in next(found, (0, []))[1]], found

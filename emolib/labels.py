@@ -404,14 +404,18 @@ def _flatten(value: object) -> list[str] | None:
     if isinstance(value, str):
         return [value]
     if isinstance(value, list):
-        parts = [_flatten(item) for item in value]
-        return None if None in parts else [x for part in parts for x in part or ()]
+        found: list[str] = []
+        for item in value:
+            if (texts := _flatten(item)) is None:
+                return None
+            found += texts
+        return found
     if not isinstance(value, dict):
         return None
     named = [item for key, item in value.items() if _holds_labels(str(key)) and item is not None]
     if named:
         return _flatten(named)
-    lists = [item for item in value.values() if isinstance(item, list)]
+    lists: list[object] = [item for item in value.values() if isinstance(item, list)]
     only = lists or [item for item in value.values() if isinstance(item, str)]
     return _flatten(only[0]) if len(only) == 1 else None
 

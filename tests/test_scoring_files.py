@@ -13,7 +13,7 @@ import pytest
 
 from emolib.cli.score import main
 from emolib.errors import DataError
-from emolib.scoring.files import read_labels, read_names
+from emolib.scoring.files import align, read_labels, read_names
 from tests.shared import shared
 
 GOLD = "name,openset\na,\"['happy', 'glad']\"\nb,\"['sad']\"\n"
@@ -45,13 +45,60 @@ WANT = {"a": ("happy", "glad"), "b": ("sad",)}
         ("x.csv", GOLD.replace("\n", "\r\n") + "\r\n"),
         ("x.csv", 'id,name,labels\n1,a,"happy, glad"\n2,b,sad\n'),
         ("x.tsv", "name\topenset\na\t['happy', 'glad']\nb\t[sad]\n"),
+        ("x.csv", "Name;OpenSet\na;['happy', 'glad']\nb;['sad']\n"),
+        ("x.csv", "sep=;\r\nname;openset\r\na;\"['happy', 'glad']\"\r\nb;[sad]\r\n"),
+        ("x.csv", "name\topenset\na.mp4\t['happy', 'glad']\nb.MOV\t[sad]\n"),
+        ("x.csv", "name , openset\na , \"['happy', 'glad']\"\nb , \"['sad']\"\n"),
         ("x.jsonl", "\n".join(map(json.dumps, ROWS))),
+        ("x.json", json.dumps({"results": ROWS})),
+        ("x.jsonl", "\n".join(json.dumps({"t": "\u2028", **r}, ensure_ascii=False) for r in ROWS)),
+        (
+            "x.jsonl",  # as ms-swift writes its results
+            "\n".join(
+                json.dumps({"name": r["name"], "response": str(r["labels"]), "labels": "[calm]"})
+                for r in ROWS
+            ),
+        ),
         ("x.json", json.dumps(ROWS)),
         ("x.json", json.dumps({"a": ["happy", "glad"], "b": "['sad']"})),
     ],
 )
 def test_every_kind_of_file_reads_the_same(tmp_path, name, content):
     assert read_labels(write(tmp_path, name, content)).labels == WANT
+
+
+def test_xlsx_reads_the_same(tmp_path):
+    table = pd.DataFrame({"Name": ["a", "b"], "openset": ["['happy', 'glad']", "[sad]"]})
+    table.to_excel(tmp_path / "x.xlsx", index=False)
+    assert read_labels(tmp_path / "x.xlsx").labels == WANT
+    assert read_names(tmp_path / "x.xlsx") == set(WANT)
+
+
+def test_ms_swift_results_as_gold_are_the_references(tmp_path):
+    path = write(tmp_path, "x.jsonl", '{"name": "a", "response": "[sad]", "labels": "[calm]"}')
+    assert read_labels(path, answers=False).labels == {"a": ("calm",)}
+
+
+def test_zeros_lost_on_one_side_are_given_back(tmp_path):
+    gold = read_labels(write(tmp_path, "g.csv", "name,openset\n0001,[a1]\n0002,[b2]\n"))
+    pred = read_labels(write(tmp_path, "p.csv", "name,openset\n1,[a1]\n2,[b2]\n"))
+    assert align(gold, pred)[0].labels == gold.labels
+    assert align(gold, gold) == (gold, 0)
+    both = read_labels(write(tmp_path, "g2.csv", "name,openset\n01,[a1]\n001,[b2]\n"))
+    assert align(both, pred) == (pred, 0)  # two names fit: none is taken
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name,labels,openset\na,[x],[y]\n", "has columns 'openset' and 'labels': say which"),
+        ("name,openset,openset\na,[x],[y]\n", "column 'openset' is given twice"),
+        ("name,names,openset\na,b,[y]\n", "has columns 'name' and 'names': keep one"),
+    ],
+)
+def test_columns_are_never_picked_silently(tmp_path, content, message):
+    with pytest.raises(DataError, match=message):
+        read_labels(write(tmp_path, "x.csv", content))
 
 
 def test_npz_of_text_arrays(tmp_path):
@@ -103,6 +150,7 @@ BAD = [
     ("broken JSON", "p.json", "{", "not JSON"),
     ("broken npz", "p.npz", b"PK broken", "not a readable .npz"),
     ("missing clip", "p.csv", "name,openset\na,[happy]\n", "1 of 2 gold clips have no prediction"),
+    ("other names", "p.csv", "name,openset\nx,[happy]\ny,[sad]\n", "the predictions have 'x'"),
     ("extra clip", "p.csv", GOLD + "c,[sad]\n", "1 predictions have no gold clip"),
 ]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -192,7 +194,8 @@ def _predict(args: argparse.Namespace, base: StageParams, chosen: Baselines, roo
     from emolib.report import format_table, one_line
 
     table = Path(args.table) if args.table else None
-    clips = clips_from_paths([Path(p) for p in args.paths], table=table)
+    warn = functools.partial(print, file=sys.stderr)
+    clips = clips_from_paths([Path(p) for p in args.paths], table, say=warn)
     out = args.out.absolute()
     clips = _with_words(args, base, clips, root)
     rows = []

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emolib.errors import EmolibError, ScoreError
+from emolib.errors import DataError, EmolibError, ScoreError
 from emolib.files import write_atomic, write_json
 from emolib.labels import Mode
 from emolib.scoring import (
@@ -22,7 +22,7 @@ from emolib.scoring import (
     open_grouping,
     score,
 )
-from emolib.scoring.files import LabelFile, read_labels, read_names
+from emolib.scoring.files import LabelFile, align, read_labels, read_names
 from emolib.scoring.grouping import NAMES
 from emolib.scoring.leak import LeakReport, check_leak
 
@@ -31,7 +31,7 @@ _METRICS = {"accuracy": "accuracy", "recall": "recall", "avg": "Avg", "f1": "F1"
 _ABOUT = """\
 MER2024-OV set accuracy, recall and Avg (or the emotion-wheel scores of MER2025/2026) of a
 prediction file, with 95 % intervals, labels per clip and the best constant list on the same
-clips. Files: .csv (name,openset), .jsonl of `emolib predict`, .json or .npz.
+clips. Files: .csv or .xlsx (name,openset), .jsonl of `emolib predict` or ms-swift, .json, .npz.
 
   emolib score --gold check-openset.csv --pred predict-openset.csv \\
       --grouping cached --groups openset-synonym.zip
@@ -106,12 +106,16 @@ def run(args: argparse.Namespace) -> int:
     if args.resamples < 0 or args.votes < 1:
         raise ScoreError("--resamples must be 0 or more and --votes 1 or more")
     mode = _mode(args)
-    gold = read_labels(args.gold, mode, column=args.column, duplicates=args.duplicates)
+    gold = _read_gold(args, mode)
     others = [path for path in (args.pred, args.compare) if path is not None]
     preds = [
         read_labels(path, mode, column=args.column, system=args.system, duplicates=args.duplicates)
         for path in others
     ]
+    for k, pred in enumerate(preds):
+        preds[k], renamed = align(gold, pred)
+        if renamed:
+            print(f"{others[k]}: leading zeros given back to {renamed} names")
     leak = check_leak(
         gold.labels, {str(p): read_names(p) for p in args.train}, allow=args.allow_leak
     )
@@ -146,6 +150,17 @@ def run(args: argparse.Namespace) -> int:
     if args.per_clip is not None:
         write_per_clip(args.per_clip, scores[0])
     return 0
+
+
+def _read_gold(args: argparse.Namespace, mode: Mode) -> LabelFile:
+    """Gold labels from the named column, or from the usual one where that is the predictions'."""
+    options: dict[str, Any] = {"duplicates": args.duplicates, "answers": False}
+    try:
+        return read_labels(args.gold, mode, column=args.column, **options)
+    except DataError:
+        if not args.column:
+            raise
+    return read_labels(args.gold, mode, **options)
 
 
 def _mode(args: argparse.Namespace) -> Mode:

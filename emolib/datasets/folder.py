@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from emolib.datasets.clip import Clip
 from emolib.datasets.table import Row, few, read_table
 from emolib.errors import DataError
+from emolib.files import plain_name, without_zeros
 from emolib.params.schemas import DataParams, as_path
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -45,15 +46,24 @@ def read_folder(params: DataParams) -> list[Clip]:
         raise DataError(f"{root}: no videos in it or below ({', '.join(VIDEO_SUFFIXES)})")
     if table := as_path(params.table):
         table = table if table.is_absolute() or table.exists() else root / table
-        clips = _join(clips, read_table(table), table, root)
+        clips, _ = _join(clips, read_table(table), table, root)
     return clips
 
 
-def clips_from_paths(paths: Iterable[Path | str], table: Path | None = None) -> list[Clip]:
+def clips_from_paths(
+    paths: Iterable[Path | str],
+    table: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Clip]:
     """Make clips of files and folders as given, e.g. on a command line.
 
     A file is taken whatever its suffix; of a folder the videos below it. A file given twice
     is one clip. A table may cover more videos than are given here.
+
+    Args:
+        paths: Files and folders.
+        table: CSV about them, see :func:`emolib.datasets.table.read_table`.
+        say: Is told how many lines of the table name none of the videos.
 
     Raises:
         DataError: a path that does not exist, a folder without videos, nothing given, or a
@@ -78,7 +88,11 @@ def clips_from_paths(paths: Iterable[Path | str], table: Path | None = None) -> 
     if table is None:
         return clips
     root = Path(os.path.commonpath([clip.video.parent for clip in clips]))
-    return _join(clips, read_table(table), table, root, partial=True)
+    rows = read_table(table)
+    joined, unmatched = _join(clips, rows, table, root, partial=True)
+    if unmatched:
+        say(f"{table}: of {len(rows)} lines {few(unmatched)} without a video among those given")
+    return joined
 
 
 def _videos(root: Path) -> Iterator[Path]:
@@ -137,8 +151,12 @@ def _plain(name: str) -> str:
 
 def _join(
     clips: list[Clip], rows: list[Row], table: Path, root: Path, *, partial: bool = False
-) -> list[Clip]:
-    """Put each row's knowledge on its clip; ``partial`` allows rows about other videos."""
+) -> tuple[list[Clip], list[str]]:
+    """Put each row's knowledge on its clip; ``partial`` allows rows about other videos.
+
+    Returns:
+        The clips, and the names of the rows that fit no video.
+    """
     others: dict[str, set[int]] = {}  # other ways to write a clip's name
     for k, clip in enumerate(clips):
         inside = clip.video.relative_to(root)
@@ -146,9 +164,16 @@ def _join(
             others.setdefault(_plain(name), set()).add(k)
     by_name = {name: min(ks) for name, ks in others.items() if len(ks) == 1}
     by_name |= {clip.name: k for k, clip in enumerate(clips)}
-    missing = [row.name for row in rows if _plain(row.name) not in by_name]
+    by_name = {plain_name(name): k for name, k in by_name.items()} | by_name
+    zeros = without_zeros((plain_name(row.name) for row in rows), {clip.name for clip in clips})
+
+    def clip_of(row: Row) -> int | None:
+        plain = plain_name(row.name)
+        return by_name.get(_plain(row.name), by_name.get(zeros.get(plain, plain)))
+
+    missing = [row.name for row in rows if clip_of(row) is None]
     if partial and len(missing) < len(rows):
-        rows = [row for row in rows if _plain(row.name) in by_name]
+        rows = [row for row in rows if clip_of(row) is not None]
     elif missing:
         raise DataError(
             f"{table}: of {len(rows)} lines {few(missing)} without a video below {root} "
@@ -157,12 +182,13 @@ def _join(
     result = list(clips)
     taken: dict[int, str] = {}
     for row in rows:
-        k = by_name[_plain(row.name)]
-        if k in taken:
-            raise DataError(f"{table}: {taken[k]!r} and {row.name!r} are the same video")
-        taken[k] = row.name
-        result[k] = replace(
-            clips[k],
+        if (at := clip_of(row)) is None:
+            continue
+        if at in taken:
+            raise DataError(f"{table}: {taken[at]!r} and {row.name!r} are the same video")
+        taken[at] = row.name
+        result[at] = replace(
+            clips[at],
             audio=_audio(row, table, root),
             subtitle=row.subtitle,
             subtitle_source="file" if row.subtitle else "none",
@@ -171,7 +197,7 @@ def _join(
             split=row.split,
             group=row.group,
         )
-    return result
+    return result, missing
 
 
 def _audio(row: Row, table: Path, root: Path) -> Path | None:

@@ -25,12 +25,12 @@ from emolib.datasets.sheets import (
     clean_text,
     first_file,
     number,
-    plain_name,
     read_sheet,
 )
 from emolib.datasets.table import read_labels
 from emolib.datasets.validation import Level, Reading
 from emolib.errors import DataError
+from emolib.files import plain_name
 from emolib.params.schemas import DataParams, as_path
 
 
@@ -121,10 +121,11 @@ def _read_main(
     if described and reason is None:
         raise DataError(f"{path}: no column 'english' or 'chinese'; it has {sheet.columns}")
     stray, blank, wrong, unlabelled = [], [], [], []
+    unreadable: list[str] = []
     for name, row in _rows(reading, sheet):
         entry = entries.setdefault(name, _Entry())
         if labels:
-            entry.labels = _labels(row[labels])
+            entry.labels = _labels(row[labels], unreadable)
             if entry.labels is None:
                 unlabelled.append(name)
         if valence:
@@ -140,6 +141,7 @@ def _read_main(
             entry.split = SPLITS.get(word.lower(), "")
             wrong += [f"{name}: {word!r}"] if not entry.split else []
     reading.find("warning", f"clips of {path.name} without a label", unlabelled)
+    reading.find("error", f"cells of {path.name} that are no list of labels", unreadable)
     reading.find("warning", f"clips of {path.name} without a description", blank)
     reading.find("note", "descriptions with a translator's 'Input:' in front, stripped", stray)
     reading.find("error", f"unknown splits in {path.name}", wrong)
@@ -150,12 +152,14 @@ def _read_labels(reading: Reading[Clip], entries: dict[str, _Entry], path: Path)
     sheet = read_sheet(path)
     reading.tables.append(path)
     column = sheet.column(*LABELS)
-    extra = []
+    extra: list[str] = []
+    unreadable: list[str] = []
     for name, row in _rows(reading, sheet):
         if name not in entries:
             extra.append(name)
         elif entries[name].labels is None:
-            entries[name].labels = _labels(row[column])
+            entries[name].labels = _labels(row[column], unreadable)
+    reading.find("error", f"cells of {path.name} that are no list of labels", unreadable)
     missing = [name for name, entry in entries.items() if entry.labels is None]
     reading.find("note", f"clips of {path.name} that are not in the set", extra)
     reading.find("warning", f"clips {path.name} has no labels for", missing)
@@ -214,8 +218,13 @@ def _rows(reading: Reading[Clip], sheet: Sheet) -> list[tuple[str, dict[str, str
     return list(found.items())
 
 
-def _labels(cell: str | None) -> tuple[str, ...] | None:
-    words = read_labels(cell) if cell else None
+def _labels(cell: str | None, unreadable: list[str]) -> tuple[str, ...] | None:
+    """Labels of a cell; one that is no list of labels is noted."""
+    try:
+        words = read_labels(cell) if cell else None
+    except ValueError:
+        unreadable.append(str(cell)[:60])
+        return None
     return tuple(CHINESE_CLASSES.get(word, word) for word in words) if words else None
 
 

@@ -6,7 +6,6 @@ import io
 import pickle
 import pickletools
 import re
-import unicodedata
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -111,11 +110,6 @@ def number(text: str | None, where: str) -> float | None:
     if not np.isfinite(value):
         raise DataError(f"{where}: {text!r} is no number")
     return None if value == -10 else value
-
-
-def plain_name(name: str) -> str:
-    """Bring a clip name to one form of composed characters, without a video suffix."""
-    return re.sub(r"\.(mp4|avi|mkv|mov|wav)$", "", unicodedata.normalize("NFC", name), flags=re.I)
 
 
 def read_npz(path: Path, *, most_bytes: int = MOST_BYTES) -> dict[str, Any]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 import codecs
-import csv
 import difflib
-import io
-import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from emolib.errors import DataError
+from emolib.files import open_csv
+from emolib.labels import parse_labels
 
 COLUMNS = ("name", "subtitle", "labels", "description", "split", "audio", "group")
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"} | {
     "test": "test",
     "": "",
 }
-# Marks that part labels written without brackets or quotes.
-PARTING = re.compile(r"[,;\n，；、]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +59,17 @@ def read_lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     Raises:
         DataError: unreadable, not CSV, empty, or a line with too many or too few cells.
     """
-    reader = csv.reader(io.StringIO(decode(path), newline=""), strict=True)
-    try:
-        lines = [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells)]
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not valid CSV: {error}") from None
-    if not lines:
+    header, rest = open_csv(path, decode(path), ("name", "names"))
+    lines = list(rest)
+    if not header:
         raise DataError(f"{path}: the table is empty; it needs a header line with 'name'")
-    header = [cell.strip() for cell in lines[0][1]]
-    if len(header) == 1 and re.search(r"[;\t]", header[0]):
-        raise DataError(f"{path}: cells are parted by ';' or tabs; save it with commas")
-    for number, cells in lines[1:]:
+    for number, cells in lines:
         if len(cells) != len(header):
             raise DataError(
                 f"{path}, line {number}: {len(cells)} cells, the header has {len(header)}: "
                 'put cells that hold commas in "double quotes"'
             )
-    return header, lines[1:]
+    return header, lines
 
 
 def decode(path: Path) -> str:
@@ -108,23 +97,18 @@ def decode(path: Path) -> str:
 
 
 def read_labels(text: str) -> tuple[str, ...] | None:
-    """Read a cell of gold labels: a JSON or Python list, or words parted by commas.
+    """Read a cell of gold labels as :func:`emolib.labels.parse_labels` reads predictions.
 
     Returns:
-        Lower case, in order, without repeats; None when there are none.
+        Labels in order, without repeats; None when there are none.
+
+    Raises:
+        ValueError: there is text that is no list of labels.
     """
-    text = text.strip()
-    items: object = None
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            items = parse(text)
-            break
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-    if not isinstance(items, list | tuple):
-        items = PARTING.split(text.strip("[]()"))
-    words = (str(item).strip().strip("\"'“”‘’").strip().lower() for item in items)
-    return tuple(dict.fromkeys(word for word in words if word and word != "nan")) or None
+    parsed = parse_labels(text)
+    if parsed.status == "unparsed":
+        raise ValueError(f"no list of labels: {text.strip()[:60]!r}; write ['a', 'b']")
+    return parsed.labels or None
 
 
 def few(names: Iterable[str], limit: int = 5) -> str:
@@ -157,12 +141,15 @@ def _row(path: Path, number: int, cells: dict[str, str]) -> Row:
         raise DataError(
             f"{path}, line {number}: split {split!r}; choose from {sorted(set(SPLITS) - {''})}"
         )
-    labels = known.get("labels")
+    try:
+        labels = read_labels(known.get("labels") or "")
+    except ValueError as error:
+        raise DataError(f"{path}, line {number}: {error}") from None
     return Row(
         line=number,
         name=name,
         subtitle=known.get("subtitle"),
-        labels=read_labels(labels) if labels else None,
+        labels=labels,
         description=known.get("description"),
         split=SPLITS[split],
         audio=known.get("audio") or "",

@@ -179,12 +179,14 @@ def match_names(
     odd = [name for name in pred if name not in gold]
     if lost and missing == "error":
         raise ScoreError(
-            f"{len(lost)} of {len(clips)} gold clips have no prediction (first: {lost[0]!r}): "
+            f"{len(lost)} of {len(clips)} gold clips have no prediction (first: {lost[0]!r}; "
+            f"{_example('the predictions', odd)}): "
             "predict them, or say so: --missing zero scores them 0, --missing drop leaves them out"
         )
     if odd and extra == "error":
         raise ScoreError(
-            f"{len(odd)} predictions have no gold clip (first: {odd[0]!r}): check that both files "
+            f"{len(odd)} predictions have no gold clip (first: {odd[0]!r}; "
+            f"{_example('the gold labels', lost)}): check that both files "
             "are of the same set, or say so with --extra drop"
         )
     if lost:
@@ -192,3 +194,8 @@ def match_names(
     if odd:
         dropped["extra_dropped"] = len(odd)
     return clips if missing == "zero" else [name for name in clips if name in pred], dropped
+
+
+def _example(side: str, names: Sequence[str]) -> str:
+    """A name of the other side that fits nothing either: often the same clip, written otherwise."""
+    return f"{side} have {names[0]!r}" if names else f"{side} have no other name"

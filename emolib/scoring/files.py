@@ -3,8 +3,11 @@
 =============  ==========================================================================
 ending         content
 =============  ==========================================================================
-.csv .tsv      columns ``name`` and ``openset`` (or ``labels``); other columns are ignored
-.jsonl         our prediction files: one object a line with ``name`` and ``labels``
+.csv .tsv      columns ``name`` and ``openset`` (or ``labels``); other columns are ignored; cells
+               are parted by commas, semicolons or tabs
+.xlsx          the same on the first sheet
+.jsonl         our prediction files: one object a line with ``name`` and ``labels``; or results
+               of ms-swift, where ``response`` is the answer and ``labels`` the reference
 .json          an object name -> labels, or a list of such prediction objects
 .npz           ``filenames`` and ``fileitems`` as text arrays (pickled ones are refused)
 =============  ==========================================================================
@@ -12,18 +15,17 @@ ending         content
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from emolib.errors import DataError
+from emolib.files import open_csv, plain_name, without_zeros
 from emolib.labels import Mode, Status
 from emolib.scoring.columns import parse_column
 
@@ -53,8 +55,9 @@ def read_labels(
     column: str = "",
     system: str = "",
     duplicates: Literal["error", "first", "last"] = "error",
+    answers: bool = True,
 ) -> LabelFile:
-    """Read a gold or prediction file.
+    """Read a gold or prediction file; names lose a media suffix and are brought to NFC.
 
     Args:
         path: See the module's table.
@@ -63,6 +66,8 @@ def read_labels(
         column: Column or key with the labels; "" = ``openset`` or ``labels``.
         system: Only rows of this system, of a prediction file that holds several; "" = all.
         duplicates: A name that occurs twice: "error", or keep the "first" or "last" row.
+        answers: It is a prediction file: of a result file of ms-swift the answers are read. False
+            (gold) reads the references.
 
     Raises:
         DataError: missing or unreadable file, wrong columns, broken rows, unknown encoding,
@@ -70,9 +75,9 @@ def read_labels(
     """
     path = Path(path)
     rows, names, cells = [], [], []
-    for row, name, cell in read_cells(path, column, system):
+    for row, name, cell in read_cells(path, column, system, answers=answers):
         rows.append(row)
-        names.append(name)
+        names.append(plain_name(name))
         cells.append(cell)
     if not rows:
         raise DataError(f"{path}: no rows in it" + (f" of system {system!r}" if system else ""))
@@ -107,25 +112,40 @@ def read_names(path: Path | str) -> set[str]:
     """
     path = Path(path)
     if path.suffix.lower() in (".txt", ".lst", ""):
-        return {line.strip() for line in _text(path).splitlines() if line.strip()}
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return {name for _, name, _ in _csv_cells(path, None)}
-    return {name for _, name, _ in read_cells(path)}
+        return {plain_name(line) for line in _text(path).split("\n") if line.strip()}
+    if path.suffix.lower() in (".csv", ".tsv", ".xlsx"):
+        return {plain_name(name) for _, name, _ in _table_cells(path, None)}
+    return {plain_name(name) for _, name, _ in read_cells(path)}
 
 
-def read_cells(path: Path, column: str = "", system: str = "") -> Iterator[tuple[int, str, object]]:
+def align(gold: LabelFile, pred: LabelFile) -> tuple[LabelFile, int]:
+    """Give predictions whose names lost their leading zeros the gold's names.
+
+    Returns:
+        The predictions, and how many were renamed.
+    """
+    renamed = without_zeros(pred.labels, gold.labels)
+    labels = {renamed.get(name, name): found for name, found in pred.labels.items()}
+    if not renamed or len(labels) < len(pred.labels):
+        return pred, 0
+    return replace(pred, labels=labels), len(renamed)
+
+
+def read_cells(
+    path: Path, column: str = "", system: str = "", *, answers: bool = True
+) -> Iterator[tuple[int, str, object]]:
     """Yield (row, clip name, cell); rows count from 1 as a text editor shows them."""
     kind = path.suffix.lower()
-    if kind in (".csv", ".tsv"):
-        return _csv_cells(path, (column,) if column else LABEL_COLUMNS)
+    if kind in (".csv", ".tsv", ".xlsx"):
+        return _table_cells(path, (column,) if column else LABEL_COLUMNS)
     if kind in (".jsonl", ".ndjson", ".json"):
-        return _json_cells(path, (column,) if column else LABEL_COLUMNS, system)
+        return _json_cells(path, (column,) if column else LABEL_COLUMNS, system, answers)
     if kind == ".npz":
         return _npz_cells(path)
     if path.is_dir():
         raise DataError(f"{path}: is a folder; give the label file in it")
     _require(path)
-    raise DataError(f"{path}: unknown kind of file; give .csv, .tsv, .jsonl, .json or .npz")
+    raise DataError(f"{path}: unknown kind of file; give .csv, .tsv, .xlsx, .jsonl, .json or .npz")
 
 
 def _require(path: Path) -> None:
@@ -156,47 +176,64 @@ def _text(path: Path) -> str:
     return text
 
 
-def _csv_cells(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[int, str, object]]:
-    """Rows of a CSV; ``columns=None`` reads names only."""
-    text = _text(path)
-    reader = csv.reader(
-        io.StringIO(text, newline=""), delimiter="\t" if path.suffix == ".tsv" else ",", strict=True
-    )
+def _table_cells(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[int, str, object]]:
+    """Rows of a table; ``columns=None`` reads names only."""
+    if path.suffix.lower() == ".xlsx":
+        header, lines = _sheet_lines(path)
+    else:
+        header, lines = open_csv(path, _text(path), NAME_COLUMNS)
+    name_at = _find(path, header, NAME_COLUMNS)
+    cell_at = name_at if columns is None else _find(path, header, columns)
+    for row, cells in lines:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{path}, row {row}: {len(cells)} cells under {len(header)} columns; put quotes "
+                "around labels that hold commas: name,\"['a', 'b']\""
+            )
+        name = cells[name_at].strip()
+        if not name:
+            raise DataError(f"{path}, row {row}: the name is empty")
+        yield row, name, cells[cell_at]
+
+
+def _sheet_lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Header and lines of an .xlsx file's first sheet, cells as text."""
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    _require(path)
     try:
-        header = [cell.strip() for cell in next(reader, [])]
-        name_at = _find(path, header, NAME_COLUMNS)
-        cell_at = name_at if columns is None else _find(path, header, columns)
-        while (cells := next(reader, None)) is not None:
-            row = reader.line_num
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{path}, row {row}: {len(cells)} cells under {len(header)} columns; put "
-                    "quotes around labels that hold commas: name,\"['a', 'b']\""
-                )
-            name = cells[name_at].strip()
-            if not name:
-                raise DataError(f"{path}, row {row}: the name is empty")
-            yield row, name, cells[cell_at]
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, row {reader.line_num}: broken CSV ({error}); check the quotes of this row"
-        ) from None
+        book = load_workbook(path, read_only=True, data_only=True)
+        rows = [
+            ["" if cell is None else str(cell) for cell in row]
+            for row in book.worksheets[0].iter_rows(values_only=True)
+        ]
+        book.close()
+    except (InvalidFileException, zipfile.BadZipFile, KeyError, OSError, IndexError) as error:
+        raise DataError(f"{path}: not a readable .xlsx table ({error})") from None
+    numbered = [(n, row) for n, row in enumerate(rows, 1) if any(c.strip() for c in row)]
+    header = [cell.strip().lower() for cell in numbered[0][1]] if numbered else []
+    return header, iter(numbered[1:])
 
 
 def _find(path: Path, header: list[str], wanted: tuple[str, ...]) -> int:
-    for column in wanted:
-        if column in header:
-            return header.index(column)
-    raise DataError(
-        f"{path}, row 1: no column {' or '.join(repr(c) for c in wanted)}, only {header}: rename "
-        "the column or name it with --column"
-    )
+    found = [(c, i) for c in wanted for i, have in enumerate(header) if have == c.lower()]
+    if not found:
+        raise DataError(
+            f"{path}, row 1: no column {' or '.join(repr(c) for c in wanted)}, only {header}: "
+            "rename the column or name it with --column"
+        )
+    if len({name for name, _ in found}) < len(found):
+        raise DataError(f"{path}, row 1: column {found[0][0]!r} is given twice: remove one of them")
+    if len(found) > 1:
+        both = " and ".join(repr(name) for name, _ in found)
+        remedy = "say which one with --column" if set(wanted) == set(LABEL_COLUMNS) else "keep one"
+        raise DataError(f"{path}, row 1: has columns {both}: {remedy}")
+    return found[0][1]
 
 
 def _json_cells(
-    path: Path, keys: tuple[str, ...], system: str
+    path: Path, keys: tuple[str, ...], system: str, answers: bool
 ) -> Iterator[tuple[int, str, object]]:
     text = _text(path)
     if path.suffix.lower() == ".json":
@@ -204,6 +241,9 @@ def _json_cells(
             content = json.loads(text)
         except ValueError as error:
             raise DataError(f"{path}: not JSON ({error})") from None
+        if isinstance(content, dict) and len(content) == 1:  # {"results": [...]}
+            only = next(iter(content.values()))
+            content = only if isinstance(only, list) and _are_objects(only) else content
         if isinstance(content, dict):
             yield from ((i, name, cell) for i, (name, cell) in enumerate(content.items(), 1))
             return
@@ -212,7 +252,7 @@ def _json_cells(
         records = list(enumerate(content, 1))
     else:
         records = []
-        for row, line in enumerate(text.splitlines(), 1):
+        for row, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
                     records.append((row, json.loads(line)))
@@ -223,6 +263,13 @@ def _json_cells(
                     ) from None
     for row, record in records:
         found = [k for k in keys if isinstance(record, dict) and k in record]
+        if answers and keys == LABEL_COLUMNS and found == ["labels"] and "response" in record:
+            found = ["response"]  # ms-swift writes the reference under "labels"
+        if len(found) > 1:
+            raise DataError(
+                f"{path}, row {row}: has {' and '.join(map(repr, found))}: say which one with "
+                "--column"
+            )
         if not found or not isinstance(record.get("name"), str):
             raise DataError(
                 f"{path}, row {row}: expected an object with 'name' and "
@@ -230,6 +277,10 @@ def _json_cells(
             )
         if not system or record.get("system") == system:
             yield row, record["name"], record[found[0]]
+
+
+def _are_objects(items: list[object]) -> bool:
+    return bool(items) and all(isinstance(item, dict) and "name" in item for item in items)
 
 
 def _npz_cells(path: Path) -> Iterator[tuple[int, str, object]]:
