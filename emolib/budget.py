@@ -1,7 +1,8 @@
-"""Token budget of a stage before any weight is read: does every prompt fit, and at how many tiles?
+"""Token budget of a stage before any weight is read: does every prompt fit, at which resolution?
 
-Counted for InternVL models, whose tiles make prompts long (256 tokens each at full size): from
-picture sizes and words alone, exactly. Of other models nothing is said; there a prompt that is
+Counted for models whose images make prompts long: InternVL, at 256 tokens a tile, and Qwen's
+vision-language and Omni models, at a token for 28 x 28 or 32 x 32 pixels. From image sizes and
+texts alone, exactly; audio at its longest. Other models are not counted; there a prompt that is
 too long is refused, by name, when its turn comes. Cost: some 10 ms a video (its header and
 frame times), one file header a training image, 1 MB of text a second.
 """
@@ -20,13 +21,14 @@ from emolib.engines.swift_setup import find_model
 from emolib.errors import MediaError
 from emolib.files import read_json
 from emolib.media.video import probe
+from emolib.models.counting import ImageCost, PromptCounter, open_counter
 from emolib.models.internvl.budget import Sample, Size, Tiling, TokenBudgetError
-from emolib.models.internvl.preflight import PromptCounter, open_counter
+from emolib.models.qwen import QwenCounter
 from emolib.params.media import FaceParams
 from emolib.params.schemas import ModelParams
 from emolib.predict import View, zero_shot_prompt
 
-HD = (1280, 720)
+FULL_HD = (1920, 1080)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,12 @@ class Budget:
     """What a stage's prompts cost.
 
     Attributes:
-        model: The model, with a ``max_tiles`` at which everything fits.
+        model: The model, with a ``max_tiles`` or ``max_pixels`` at which everything fits.
         longest: Tokens of the longest sample; -1 = not counted.
         limit: Most tokens a sample may have; -1 = not counted.
         sample: Name of the longest sample.
-        max_tiles: Tiles of an image at most; -1 = not counted.
+        option: What bounds an image: "max_tiles" or "max_pixels"; "" = not counted.
+        top: Its value; -1 = not counted.
         note: One sentence for people.
     """
 
@@ -46,13 +49,15 @@ class Budget:
     longest: int
     limit: int
     sample: str
-    max_tiles: int
+    option: str
+    top: int
     note: str
 
     def to_json(self) -> dict[str, Any]:
         """Plain values without the model's parameters."""
-        names = ("longest", "limit", "sample", "max_tiles", "note")
-        return {name: getattr(self, name) for name in names}
+        names = ("longest", "limit", "sample", "note")
+        counted = {self.option: self.top} if self.option else {}
+        return {name: getattr(self, name) for name in names} | counted
 
 
 def fit(
@@ -67,22 +72,27 @@ def fit(
     ceiling: bool = False,
     cache: Path | None = None,
     prompt: Callable[[Clip], str] = zero_shot_prompt,
+    system: str = "",
+    seconds: float = 0.0,
 ) -> Budget:
     """Count every prompt of :func:`emolib.predict.predict`, and every row of a training file.
 
     Args:
-        model: The model. A ``max_tiles`` of its own is kept and checked; with 0 the finest
-            tiling is chosen at which everything fits, the same for training and prediction.
+        model: The model. A ``max_tiles`` (InternVL) or ``max_pixels`` (Qwen) of its own is kept
+            and checked; with 0 the highest resolution is chosen at which everything fits, the
+            same for training and prediction.
         clips: Clips to be predicted; unreadable ones are left to become error rows.
         frames: Frames a clip.
         view: What of a frame is shown, as in :func:`emolib.predict.predict`. "both" is counted
             as if every frame had a face.
         face: Detector and crop; needed for "face" and "both".
-        rows: Training file; counted for converted folders.
+        rows: Training file.
         max_length: Longest training row.
-        ceiling: A ``max_tiles`` of the model's own is a most and not a must.
+        ceiling: The model's ``max_tiles`` or ``max_pixels`` is a most and not a must.
         cache: Where tiny checkpoints are kept; None = ``outputs/models``.
         prompt: What is asked about a clip.
+        system: System message; "" = the model's own.
+        seconds: Longest audio that is given with the frames, and counted for each clip; 0 = none.
 
     Raises:
         TokenBudgetError: a sample does not fit; names it and what would.
@@ -93,41 +103,44 @@ def fit(
     folder = find_model(model, cache).path
     counter = None if model.template else open_counter(folder)
     if counter is None:
-        return _uncounted(model, "only InternVL models are counted beforehand")
+        return _uncounted(model, "only InternVL and Qwen-VL models are counted beforehand")
+    sound = 0
+    if seconds:
+        if not isinstance(counter, QwenCounter):
+            return _uncounted(model, "its audio is not counted beforehand")
+        sound = counter.audio(seconds)
     limit = model.max_length or context_of(folder)
-    shown = [(s, limit) for s in _prompts(clips, counter, frames, view, face, prompt)]
-    trained = [(s, max_length) for s in counter.samples(rows)] if rows and counter.exact else []
+    turns = [{"role": "system", "content": system}] if system else []
+    shown = [(s, limit) for s in _prompts(clips, counter, frames, view, face, prompt, turns, sound)]
+    trained = [(s, max_length) for s in counter.samples(rows)] if rows else []
     if not shown and not trained:
         return _uncounted(model, "nothing to count")
-    own = counter.tiling.max_num
-    top = model.max_tiles
+    images, option = counter.images, counter.images.option
+    given: int = getattr(model, option)
+    top = given
     if ceiling or not top:
-        finest = min(_alone(s, counter.tiling, most) for s, most in (*shown, *trained))
-        top = min(finest, top or own)
-    for sample, most in chain(shown, trained) if model.max_tiles else ():
-        _check(sample, counter.tiling, most, top)
+        finest = min(_alone(s, images, most) for s, most in (*shown, *trained))
+        top = min(finest, top or images.own)
+    for sample, most in chain(shown, trained) if given else ():
+        _check(sample, images, most, top)
 
     def tokens(sample: Sample) -> int:
-        return sample.other + counter.tiling.image_tokens(sample.sizes, top)
+        return sample.other + images.image_tokens(sample.sizes, top)
 
     sample, most = max(shown or trained, key=lambda pair: tokens(pair[0]))
     words = [f"longest prompt {tokens(sample):,} of {most:,} tokens ({sample.name})"]
     if trained:
         row = max((s for s, _ in trained), key=tokens)
         words.append(f"longest training row {tokens(row):,} of {max_length:,} ({row.name})")
-    how = (
-        "given" if top == model.max_tiles else "the model's own" if top == own else "chosen to fit"
-    )
-    note = f"Token budget at max_tiles {top} ({how}): {', '.join(words)}."
-    fitted = (
-        model if top == (model.max_tiles or own) else model.model_copy(update={"max_tiles": top})
-    )
-    return Budget(fitted, tokens(sample), most, sample.name, top, note)
+    how = "given" if top == given else "the model's own" if top == images.own else "chosen to fit"
+    note = f"Token budget at {option} {top:,} ({how}): {', '.join(words)}."
+    fitted = model if top == (given or images.own) else model.model_copy(update={option: top})
+    return Budget(fitted, tokens(sample), most, sample.name, option, top, note)
 
 
 def _uncounted(model: ModelParams, why: str) -> Budget:
     note = f"Token budget: not counted ({why}); a prompt that is too long becomes an error row."
-    return Budget(model, -1, -1, "", -1, note)
+    return Budget(model, -1, -1, "", "", -1, note)
 
 
 def _prompts(
@@ -137,6 +150,8 @@ def _prompts(
     view: View,
     face: FaceParams | None,
     prompt: Callable[[Clip], str],
+    before: list[dict[str, str]],
+    sound: int,
 ) -> Iterator[Sample]:
     if view != "whole" and face is None:
         raise ValueError(f"view={view!r} needs face parameters")
@@ -148,35 +163,37 @@ def _prompts(
             except (MediaError, OSError):
                 continue
             sizes.append((video.width, video.height))
-        if view != "both":  # one picture a frame, the one with more tiles
-            sizes = [max(sizes, key=lambda one: sum(counter.tiling.tiles([one])))]
-        turn = [{"role": "user", "content": prompt(clip)}]
-        pictures = frames * tuple(sizes)
-        yield Sample(clip.name, pictures, counter.other(turn, len(pictures)))
+        if view != "both":  # one image a frame, the one that costs more
+            sizes = [max(sizes, key=lambda one: counter.images.image_tokens([one]))]
+        turns = [*before, {"role": "user", "content": prompt(clip)}]
+        shown = frames * tuple(sizes)
+        yield Sample(clip.name, shown, counter.other(turns, len(shown)) + sound)
 
 
-def _alone(sample: Sample, tiling: Tiling, limit: int) -> int:
+def _alone(sample: Sample, images: ImageCost, limit: int) -> int:
     try:
-        return tiling.fit(sample.sizes, sample.other, limit)[0]
+        return images.fit(sample.sizes, sample.other, limit)[0]
     except TokenBudgetError as error:
         raise TokenBudgetError(f"{sample.name}: {error}") from None
 
 
-def _check(sample: Sample, tiling: Tiling, limit: int, top: int) -> None:
+def _check(sample: Sample, images: ImageCost, limit: int, top: int) -> None:
     try:
-        tiling.check(sample.sizes, sample.other, limit, top)
+        images.check(sample.sizes, sample.other, limit, top)
     except TokenBudgetError as error:
-        raise TokenBudgetError(f"{sample.name}: {error} (max_tiles; 0 = chosen to fit)") from None
+        hint = f"{images.option}; 0 = chosen to fit"
+        raise TokenBudgetError(f"{sample.name}: {error} ({hint})") from None
 
 
 def context_of(folder: Path) -> int:
     """Longest sequence a model was made for, in tokens."""
     config = read_json(folder / "config.json")
+    config = config.get("thinker_config", config)  # Qwen-Omni's part that reads and writes text
     return int(config.get("text_config", config)["max_position_embeddings"])
 
 
 def describe(model: ModelParams, folder: Path | None, frames: int = 6) -> str:
-    """Say what ``frames`` 720p frames cost a model, for ``emolib doctor``.
+    """Say what ``frames`` 1080p frames cost a model, for ``emolib doctor``.
 
     Args:
         model: Its parameters.
@@ -189,7 +206,7 @@ def describe(model: ModelParams, folder: Path | None, frames: int = 6) -> str:
     Raises:
         TokenBudgetError: they do not fit.
     """
-    sizes: list[Size] = [HD] * frames
+    sizes: list[Size] = [FULL_HD] * frames
     counter = open_counter(folder) if folder is not None and not model.template else None
     if counter is None:
         if folder is not None or not model.max_tiles:
@@ -197,14 +214,14 @@ def describe(model: ModelParams, folder: Path | None, frames: int = 6) -> str:
         tokens = Tiling().image_tokens(sizes, model.max_tiles)
         of = f" of {model.max_length:,}" if model.max_length else ""
         return (
-            f"{frames} 720p frames at max_tiles {model.max_tiles}: {tokens:,} image tokens{of} "
+            f"{frames} 1080p frames at max_tiles {model.max_tiles}: {tokens:,} image tokens{of} "
             "(as V1.5 counts; the weights are not here)"
         )
     assert folder is not None
     limit = model.max_length or context_of(folder)
     turn = [{"role": "user", "content": prompts.ZERO_SHOT.render(text="unknown")}]
-    sample = Sample("720p", tuple(sizes), counter.other(turn, frames))
-    top = model.max_tiles or _alone(sample, counter.tiling, limit)
-    _check(sample, counter.tiling, limit, top)
-    tokens = sample.other + counter.tiling.image_tokens(sizes, top)
-    return f"{frames} 720p frames at max_tiles {top}: {tokens:,} tokens of {limit:,}"
+    sample, images = Sample("1080p", tuple(sizes), counter.other(turn, frames)), counter.images
+    top = getattr(model, images.option) or _alone(sample, images, limit)
+    _check(sample, images, limit, top)
+    tokens = sample.other + images.image_tokens(sizes, top)
+    return f"{frames} 1080p frames at {images.option} {top:,}: {tokens:,} tokens of {limit:,}"

@@ -86,15 +86,15 @@ def test_the_finest_tiling_that_fits_is_chosen(
     family: str, models: dict[str, Path], clips: list[Clip]
 ) -> None:
     free = fit(params(models[family], max_length=9000), clips, frames=6)
-    assert (free.max_tiles, free.sample) == (12, "wide")
+    assert (free.top, free.sample) == (12, "wide")
     limit = free.longest - 1
     room = fit(params(models[family], max_length=limit), clips, frames=6)
-    assert 1 <= room.max_tiles < 12
-    assert room.model.max_tiles == room.max_tiles
+    assert 1 <= room.top < 12
+    assert room.model.max_tiles == room.top
     assert room.longest <= limit
     assert "chosen to fit" in room.note
-    finer = params(models[family], max_length=limit, max_tiles=room.max_tiles + 1)
-    with pytest.raises(TokenBudgetError, match=rf"wide: .*max_num = {room.max_tiles} fits"):
+    finer = params(models[family], max_length=limit, max_tiles=room.top + 1)
+    with pytest.raises(TokenBudgetError, match=rf"wide: .*max_num = {room.top} fits"):
         fit(finer, clips, frames=6)
     with pytest.raises(TokenBudgetError, match=r"(small|wide): .*take fewer images"):
         fit(params(models[family], max_length=60), clips, frames=6)
@@ -116,12 +116,12 @@ def test_a_frame_and_its_crop_are_counted_together(
     model = params(models["converted"], max_length=9000)
     whole = fit(model, clips, frames=6)
     both = fit(model, clips, frames=6, view="both", face=crop)
-    one = params(models["converted"], max_length=whole.longest, max_tiles=whole.max_tiles)
+    one = params(models["converted"], max_length=whole.longest, max_tiles=whole.top)
     assert both.longest > whole.longest
     with pytest.raises(TokenBudgetError, match="max_tiles"):
         fit(one, clips, frames=6, view="both", face=crop)
     lowered = fit(one, clips, frames=6, view="both", face=crop, ceiling=True)
-    assert 0 < lowered.model.max_tiles < whole.max_tiles
+    assert 0 < lowered.model.max_tiles < whole.top
     assert lowered.longest <= whole.longest
     assert "chosen to fit" in lowered.note
     roomy = one.model_copy(update={"max_length": 9000, "max_tiles": 2})
@@ -148,11 +148,11 @@ def test_one_tiling_for_training_and_prediction(
     rows = _rows(tmp_path)
     model = params(models["converted"], max_length=9000)
     free = fit(model, clips, frames=6, rows=rows, max_length=9000)
-    assert free.max_tiles == 12
+    assert free.top == 12
     assert "longest training row" in free.note
     tight = fit(model, clips, frames=6, rows=rows, max_length=80)
-    assert tight.max_tiles < 12
-    assert tight.model.max_tiles == tight.max_tiles
+    assert tight.top < 12
+    assert tight.model.max_tiles == tight.top
     with pytest.raises(TokenBudgetError, match="line 1"):
         fit(model, clips, frames=6, rows=rows, max_length=20)
 
@@ -187,14 +187,14 @@ def test_what_is_not_counted_says_so(
 
 def test_doctors_line(models: dict[str, Path]) -> None:
     line = describe(params(models["converted"], max_length=8192, max_tiles=4), models["converted"])
-    assert line.startswith("6 720p frames at max_tiles 4: ")
+    assert line.startswith("6 1080p frames at max_tiles 4: ")
     assert line.endswith(" tokens of 8,192")
     context = context_of(models["converted"])
     assert line.replace("8,192", f"{context:,}") == describe(
         params(models["converted"], max_tiles=4), models["converted"]
     )
     away = describe(ModelParams(model="x", max_length=8192, max_tiles=4), None)
-    assert "6 720p frames at max_tiles 4: 4,608 image tokens of 8,192" in away
+    assert "6 1080p frames at max_tiles 4: 4,608 image tokens of 8,192" in away
     assert describe(ModelParams(model="x"), None) == ""
     assert describe(params(models["llava"]), models["llava"]) == ""
     with pytest.raises(TokenBudgetError):

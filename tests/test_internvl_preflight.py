@@ -53,7 +53,7 @@ def test_counts_are_exact(model, texts, system, sizes):
     for top in (1, 4, 12):
         given_ = {"messages": messages, "images": images, "chat_template_kwargs": {"max_num": top}}
         want = len(template.encode(given_)["input_ids"])
-        got = counter.other(messages, len(sizes)) + counter.tiling.image_tokens(sizes, top)
+        got = counter.other(messages, len(sizes)) + counter.images.image_tokens(sizes, top)
         assert got == want
 
 

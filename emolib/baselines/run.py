@@ -116,13 +116,15 @@ def _ask(
         branches.preset_of(recipe)
         with AffectGPTEngine(model, name, cache=cache) as affectgpt:
             return branches.describe(clips, recipe, affectgpt, ledger)
-    if "frames" in recipe.inputs and "audio" not in recipe.inputs:
+    if "frames" in recipe.inputs:
         fitted = budget.fit(
             model,
             clips,
             frames=recipe.frames,
             cache=cache,
             prompt=lambda clip: chat.prompt_of(clip, recipe),
+            system=recipe.system,
+            seconds=recipe.seconds if "audio" in recipe.inputs else 0.0,
         )
         if fitted.longest >= 0:
             print(f"{name}: {fitted.note}")

@@ -17,6 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--parent", type=int, default=0)
     parser.add_argument("--max_tiles", type=int, default=0)
+    parser.add_argument("--max_pixels", type=int, default=0)
     ours, rest = parser.parse_known_args()
     die_with_parent(ours.parent or os.getppid())
     from swift.arguments import DeployArguments
@@ -25,7 +26,7 @@ def main() -> None:
     from emolib.engines.swift_repairs import repair_server
     from emolib.engines.swift_setup import prepare_every_processor
 
-    prepare_every_processor(ours.max_tiles)
+    prepare_every_processor(ours.max_tiles, ours.max_pixels)
     repair_server()
     # ms-swift would write every question and answer to a file beside the weights
     DeployArguments._init_result_path = lambda self, folder_name: None

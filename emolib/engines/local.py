@@ -86,6 +86,8 @@ class LocalEngine(EngineBase):
             "dtype": dtype,
             "max_length": params.max_length,
             "max_tiles": params.max_tiles,
+            # answers given before there was this option keep their key
+            **({"max_pixels": params.max_pixels} if params.max_pixels else {}),
             "decoding": decoding_identity(params.decoding),
         }
         if params.load_in_4bit:  # not a key of every identity: answers of before keep theirs

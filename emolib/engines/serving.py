@@ -43,8 +43,9 @@ def serve(
     come. Starting costs the imports (some 15 s) and the reading of the weights.
 
     Args:
-        model: The model; ``engine`` is not looked at. ``max_length``, ``max_tiles``, ``dtype``,
-            ``attention``, ``device`` and ``gpus`` hold for the server, ``decoding`` for its client.
+        model: The model; ``engine`` is not looked at. ``max_length``, ``max_tiles``,
+            ``max_pixels``, ``dtype``, ``attention``, ``device`` and ``gpus`` hold for the server,
+            ``decoding`` for its client.
         log: File for everything the server prints; written anew.
         name: What the server calls the model.
         adapters: LoRA folders, applied in order after ``model.adapters``.
@@ -94,6 +95,8 @@ def serve(
                     "model": name,
                     "base_url": url,
                     "adapters": (),
+                    "max_tiles": 0,
+                    "max_pixels": 0,
                     "api_key_env": "",
                     "concurrency": 1,
                 }
@@ -129,7 +132,7 @@ def build_command(
         "log_interval": -1,
     }
     command = [sys.executable, "-m", "emolib.engines.deploy", "--parent", str(os.getpid())]
-    command += ["--max_tiles", str(model.max_tiles)]
+    command += ["--max_tiles", str(model.max_tiles), "--max_pixels", str(model.max_pixels)]
     for option, value in options.items():
         if value is not None:
             command += [f"--{option}", str(value)]

@@ -5,11 +5,15 @@ for the sound's frames, which its authors declare for transformers below 4.49 on
 transformers 5 the model makes that room in the first step and generation does not know of it:
 single requests fail, and in a batch every word after the first is wrong. Here the template
 writes as many marks as the sound has frames, as transformers' own processor does.
+
+Qwen's vision-language templates scale images to at most 16,384 tokens, whatever the folder's
+processor says, and only an environment variable changes that, for every model of the process.
+Here the processor's own ``longest_edge`` holds, which ``max_pixels`` lowers.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 _DONE = "_emolib_repaired"
@@ -17,11 +21,31 @@ _DONE = "_emolib_repaired"
 
 def repair_templates() -> None:
     """Mend the templates of this process; a second call changes nothing."""
-    from swift.template.templates.qwen import Qwen2AudioTemplate
+    from swift.template.templates.qwen import (
+        Qwen2_5OmniTemplate,
+        Qwen2AudioTemplate,
+        Qwen2VLTemplate,
+    )
 
     if not hasattr(Qwen2AudioTemplate, _DONE):
         Qwen2AudioTemplate._encode = _encode_qwen2_audio
         setattr(Qwen2AudioTemplate, _DONE, True)
+        for template in (Qwen2VLTemplate, Qwen2_5OmniTemplate):
+            template.replace_tag = _within_pixels(template.replace_tag)
+
+
+def _within_pixels(replace_tag: Any) -> Any:
+    """Scale images as the model's own processor would, where that is to fewer pixels."""
+
+    @wraps(replace_tag)
+    def limited(self: Any, media_type: str, index: int, inputs: Any) -> Any:
+        images = self.processor.image_processor
+        most = images.size["longest_edge"]
+        if media_type == "image" and most < 16_384 * (images.patch_size * images.merge_size) ** 2:
+            inputs.chat_template_kwargs.setdefault("max_pixels", most)
+        return replace_tag(self, media_type, index, inputs)
+
+    return limited
 
 
 def repair_server() -> None:

@@ -211,7 +211,8 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
     """Load a model and its prepared processor through ms-swift.
 
     Args:
-        params: ``attention``, ``device``, ``gpus``, ``load_in_4bit`` and ``max_tiles`` are used.
+        params: ``attention``, ``device``, ``gpus``, ``load_in_4bit``, ``max_tiles`` and
+            ``max_pixels`` are used.
         found: What :func:`find_model` gave.
         dtype: Weight type as torch names it.
 
@@ -241,7 +242,7 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
                 quantization_config=_four_bits(dtype) if params.load_in_4bit else None,
                 use_hf=True,
             )
-        return model.eval(), prepare_processor(processor, params.max_tiles)
+        return model.eval(), prepare_processor(processor, params.max_tiles, params.max_pixels)
     except EmolibError:
         raise
     except Exception as error:
@@ -272,7 +273,7 @@ def one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {first}"[:300]
 
 
-def prepare_processor(processor: Any, max_tiles: int = 0) -> Any:
+def prepare_processor(processor: Any, max_tiles: int = 0, max_pixels: int = 0) -> Any:
     """Make a processor cut images as the model was trained to see them.
 
     InternVL models were trained on PIL's bicubic resize; transformers' default torchvision
@@ -281,9 +282,11 @@ def prepare_processor(processor: Any, max_tiles: int = 0) -> Any:
     Args:
         processor: What ms-swift loaded; changed in place.
         max_tiles: Most tiles one image is cut into; 0 = as the folder says.
+        max_pixels: Most pixels one image is scaled to; 0 = as the folder says.
 
     Raises:
-        EngineError: ``max_tiles`` is given and this model cuts no tiles.
+        EngineError: ``max_tiles`` is given and this model cuts no tiles, or ``max_pixels`` and it
+            does not scale images to a number of pixels.
     """
     images: Any = getattr(processor, "image_processor", None)
     if type(images).__name__ == "GotOcr2ImageProcessor":
@@ -299,10 +302,18 @@ def prepare_processor(processor: Any, max_tiles: int = 0) -> Any:
             )
         images.max_patches = max_tiles
         images.min_patches = min(images.min_patches, max_tiles)
+    if max_pixels:
+        if not type(images).__name__.startswith("Qwen2VLImageProcessor"):
+            raise EngineError(
+                f"max_pixels = {max_pixels}, but {type(images).__name__} does not scale images to "
+                "a number of pixels: set it to 0"
+            )
+        least = min(images.size["shortest_edge"], max_pixels)
+        images.size = {"shortest_edge": least, "longest_edge": max_pixels}
     return processor
 
 
-def prepare_every_processor(max_tiles: int = 0) -> None:
+def prepare_every_processor(max_tiles: int = 0, max_pixels: int = 0) -> None:
     """Let ms-swift's own commands, run in this process, read models as the engines do.
 
     Registers our model types and puts :func:`prepare_processor` behind every processor loaded.
@@ -317,7 +328,7 @@ def prepare_every_processor(max_tiles: int = 0) -> None:
     load = ModelLoader.get_processor
 
     def get_processor(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return prepare_processor(load(self, *args, **kwargs), max_tiles)
+        return prepare_processor(load(self, *args, **kwargs), max_tiles, max_pixels)
 
     ModelLoader.get_processor = get_processor
 

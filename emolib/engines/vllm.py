@@ -85,7 +85,9 @@ class VllmEngine(LocalEngine):
             )
             return _vllm()(
                 str(found.path),
-                template=make_template(prepare_processor(processor), params, found),
+                template=make_template(
+                    prepare_processor(processor, max_pixels=params.max_pixels), params, found
+                ),
                 torch_dtype=getattr(torch, dtype),
                 adapters=[str(lora) for lora in loras] or None,
                 use_async_engine=True,

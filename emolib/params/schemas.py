@@ -204,6 +204,9 @@ class ModelParams(Schema):
             A longer prompt is that row's error, never cut.
         max_tiles: Most tiles one image is cut into (InternVL family); 0 = the model's own
             limit. Six frames fit 8,192 tokens with at most 4.
+        max_pixels: Most pixels one image is scaled to (Qwen-VL and Qwen-Omni), at a token for
+            28 x 28 or 32 x 32 of them; 0 = the model's own limit, 16,384 tokens. Like
+            ``max_tiles`` it is not read for "server", which scales images itself.
         decoding: See :class:`Decoding`.
         base_url: "server": address up to and including ``/v1``.
         api_key_env: "server": *name* of the environment variable with the key; "" = none.
@@ -243,6 +246,7 @@ class ModelParams(Schema):
     batch_size: Annotated[int, OPERATIONAL] = Field(default=1, ge=1)
     max_length: int = Field(default=0, ge=0)
     max_tiles: int = Field(default=0, ge=0)
+    max_pixels: int = Field(default=0, ge=0)
     decoding: Decoding = Decoding()
     base_url: Annotated[str, OPERATIONAL] = ""
     api_key_env: Annotated[str, OPERATIONAL] = ""

@@ -111,7 +111,7 @@ def train_lora(
         check_rows(val)
     found = find_model(model, cache)
     for file in (dataset, val) if val else (dataset,):
-        check_budget(found.path, file, lora.max_length, model.max_tiles)
+        check_budget(found.path, file, lora.max_length, model)
     request = _request(model, lora, found, dataset, val)
     out.mkdir(parents=True, exist_ok=True)
     with (out / ".lock").open("w") as lock:

@@ -94,7 +94,8 @@ def build_arguments(
         "deepspeed": lora.deepspeed or None,
         "resume_from_checkpoint": resume,
     }
-    ours = ["--max_tiles", str(model.max_tiles), "--rows", str(rows)]
+    ours = ["--max_tiles", str(model.max_tiles), "--max_pixels", str(model.max_pixels)]
+    ours += ["--rows", str(rows)]
     return ours + swift_arguments(options)
 
 

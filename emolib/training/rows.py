@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from emolib.errors import DataError
+from emolib.models.counting import open_counter
 from emolib.models.internvl.budget import TokenBudgetError
-from emolib.models.internvl.preflight import open_counter
+from emolib.params.schemas import ModelParams
 
 
 def check_rows(dataset: Path) -> int:
@@ -31,26 +32,32 @@ def check_rows(dataset: Path) -> int:
     return count
 
 
-def check_budget(folder: Path, dataset: Path, max_length: int, max_tiles: int = 0) -> None:
+def check_budget(folder: Path, dataset: Path, max_length: int, model: ModelParams) -> bool:
     """Check that every row of a training file fits; nothing to do for models not counted.
 
     Args:
         folder: The model's.
         dataset: The rows.
         max_length: Most tokens of a row.
-        max_tiles: Most tiles of an image; 0 = the model's own.
+        model: Its ``max_tiles``, ``max_pixels`` and ``template`` are read.
+
+    Returns:
+        Whether the rows were counted.
 
     Raises:
-        TokenBudgetError: names file, line, and the ``max_tiles`` that would fit.
+        TokenBudgetError: names file, line, and the value that would fit.
     """
-    counter = open_counter(folder)
-    if counter is None or not counter.exact:
-        return
+    counter = None if model.template else open_counter(folder)
+    if counter is None:
+        return False
+    top = getattr(model, counter.images.option)
     for sample in counter.samples(dataset):
         try:
-            counter.tiling.check(sample.sizes, sample.other, max_length, max_tiles)
+            counter.images.check(sample.sizes, sample.other, max_length, top)
         except TokenBudgetError as error:
-            raise TokenBudgetError(f"{dataset}, {sample.name}: {error} (max_tiles)") from None
+            hint = counter.images.option
+            raise TokenBudgetError(f"{dataset}, {sample.name}: {error} ({hint})") from None
+    return True
 
 
 def _row_fault(line: str) -> str:

@@ -22,9 +22,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--max_tiles", type=int, default=0)
+    parser.add_argument("--max_pixels", type=int, default=0)
     ours, rest = parser.parse_known_args()
     die_with_parent(os.getppid())  # torchrun's, or the notebook
-    train(rest, ours.rows, ours.max_tiles)
+    train(rest, ours.rows, ours.max_tiles, ours.max_pixels)
 
 
 def padded(dataset: Any, world: int) -> Any:
@@ -40,7 +41,7 @@ def padded(dataset: Any, world: int) -> Any:
     return Subset(dataset, [*rows, *(i % len(rows) for i in range(world - left))])
 
 
-def train(arguments: list[str], rows: int, max_tiles: int) -> None:
+def train(arguments: list[str], rows: int, max_tiles: int, max_pixels: int = 0) -> None:
     """Run ``swift sft`` in this process on exactly ``rows`` rows."""
     import torch
     from swift.pipelines import SwiftSft
@@ -48,7 +49,7 @@ def train(arguments: list[str], rows: int, max_tiles: int) -> None:
 
     from emolib.engines.swift_setup import prepare_every_processor
 
-    prepare_every_processor(max_tiles)
+    prepare_every_processor(max_tiles, max_pixels)
     world = int(os.environ.get("WORLD_SIZE", "1"))
 
     class MarkComplete(TrainerCallback):
@@ -71,7 +72,7 @@ def train(arguments: list[str], rows: int, max_tiles: int) -> None:
                 raise SystemExit(
                     f"{rows - kept} of {rows} rows cannot be trained on, most likely because "
                     f"they are longer than max_length = {trainer.template.max_length}; raise "
-                    "it, lower max_tiles, or shorten the rows"
+                    "it, lower max_tiles or max_pixels, or shorten the rows"
                 )
             together = trainer.accelerator.num_processes
             if together != world:

@@ -95,6 +95,16 @@ class Tiling:
     max_num: int = 12
     layout: str = "joint"
 
+    @property
+    def option(self) -> str:
+        """The parameter that lowers the cost."""
+        return "max_tiles"
+
+    @property
+    def own(self) -> int:
+        """Most tiles of an image as the model has it."""
+        return self.max_num
+
     def tiles(self, sizes: Sequence[Size], max_num: int = 0) -> list[int]:
         """Tiles of each image at ``max_num`` (0 = the model's own)."""
         top = max_num or self.max_num

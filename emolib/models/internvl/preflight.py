@@ -7,9 +7,9 @@ second.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from emolib.errors import DataError
 from emolib.files import read_json, read_jsonl
@@ -35,45 +35,15 @@ def preflight_rows(folder: Path, rows: Path, max_length: int) -> tuple[int, list
         DataError: a row or image that cannot be read; names its line.
     """
     counter = Counter(folder)
-    return preflight(counter.samples(rows), counter.tiling, max_length)
-
-
-class PromptCounter(Protocol):
-    """Counts for one model folder.
-
-    Attributes:
-        tiling: The model's tiling.
-        exact: Whole conversations and training files are counted, not only first questions.
-    """
-
-    tiling: Tiling
-    exact: bool
-
-    def other(self, messages: Sequence[dict[str, str]], images: int) -> int:
-        """Tokens of a conversation that are not ``<IMG_CONTEXT>``."""
-        ...
-
-    def samples(self, rows: Path) -> Iterator[Sample]:
-        """Yield every row of a training file as a sample."""
-        ...
-
-
-def open_counter(folder: Path) -> PromptCounter | None:
-    """Open the counter of a converted or published ``-hf`` InternVL folder; else None.
-
-    Raises:
-        DataError: the folder's JSON files cannot be read.
-    """
-    config = read_json(folder / "config.json")
-    if config.get("model_type") != "internvl":
-        return None
-    return Counter(folder) if "chat" in config else HfCounter(folder)
+    return preflight(counter.samples(rows), counter.images, max_length)
 
 
 class HfCounter:
-    """Counts first questions to an ``-hf`` folder, as ms-swift's ``internvl_hf`` asks them."""
+    """Counts for an ``-hf`` folder, as ms-swift's ``internvl_hf`` writes its conversations.
 
-    exact = False
+    Attributes:
+        images: The model's tiling.
+    """
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
@@ -82,53 +52,118 @@ class HfCounter:
         images = processor.get("image_processor")
         if images is None:  # published before transformers 5
             images = read_json(folder / "preprocessor_config.json")
-        self.tiling = Tiling(
+        # ``crop_to_patches`` of the folder is not read: published ones say false, and both
+        # transformers' InternVLProcessor and ms-swift cut tiles all the same.
+        self.images = Tiling(
             tokens=processor["image_seq_length"],
             tile=images["size"]["height"],
             min_num=images.get("min_patches", 1),
             max_num=images.get("max_patches", 12),
             layout="separate",
         )
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._chat = ChatCounter(Tokenizer.from_file(str(folder / "tokenizer.json")), after="\n")
 
     def other(self, messages: Sequence[dict[str, str]], images: int) -> int:
-        """Tokens of one question that are not ``<IMG_CONTEXT>``."""
-        [turn] = messages
-        blocks = "<img></img>\n" * images
-        text = f"<|im_start|>user\n{blocks}{turn['content']}<|im_end|>\n<|im_start|>assistant\n"
-        start = len(self._tokenizer.encode("a").ids) - 1  # a mark that opens every text
-        return start + len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        """See :meth:`ChatCounter.other`."""
+        return self._chat.other(messages, images)
 
     def samples(self, rows: Path) -> Iterator[Sample]:
-        """Training rows are not counted."""
-        return iter(())
+        """See :func:`row_samples`."""
+        return row_samples(rows, self.other)
+
+
+class ChatCounter:
+    """Counts conversations in ChatML, the format of Qwen and of InternVL's ``-hf`` folders.
+
+    Args:
+        tokenizer: Of the package ``tokenizers``.
+        system: System message of a conversation that has none; "" = none.
+        after: Text behind every image.
+    """
+
+    def __init__(self, tokenizer: Any, system: str = "", after: str = "") -> None:
+        tokenizer.encode_special_tokens = True  # a mark in a text is text
+        self._tokenizer, self._system, self._after = tokenizer, system, after
+        # a token that opens every text
+        self._start = len(tokenizer.encode("a").ids) - self.text("a")
+
+    def text(self, text: str) -> int:
+        """Tokens of a text without special tokens."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids) if text else 0
+
+    def other(self, messages: Sequence[dict[str, str]], images: int) -> int:
+        """Tokens of a conversation that are not image tokens.
+
+        Args:
+            messages: System (optional), then user and assistant in turn; a conversation that
+                ends with the user is counted up to where the model would answer.
+            images: Images of the conversation; without ``<image>`` marks they stand first.
+
+        Raises:
+            DataError: roles out of order, or image marks and images disagree.
+        """
+        turns, system = list(messages), self._system
+        if turns and turns[0]["role"] == "system":
+            system = turns.pop(0)["content"]
+        roles = [turn["role"] for turn in turns]
+        if not roles or roles != [("user", "assistant")[i % 2] for i in range(len(roles))]:
+            raise DataError(f"roles {roles}: expected user and assistant in turn")
+        marked = sum(turn["content"].count("<image>") for turn in turns[::2])
+        if marked not in (0, images):
+            raise DataError(f"{marked} <image> marks for {images} images")
+        end = self.text("\n")  # behind the end of a turn
+        count = self._start + (2 + self.text(f"system\n{system}") + end if system else 0)
+        for i, turn in enumerate(turns):
+            text = turn["content"]
+            if i % 2:  # answers are tokenised by themselves, because only they are learnt
+                count += self.text(text) + 1 + end
+                continue
+            if images and not marked and not i:
+                text = "<image>" * images + text
+            first, *rest = text.split("<image>")
+            count += self.text(f"user\n{first}") + end + self.text("assistant\n")
+            # start and end of both turns but the last end, and of every image
+            count += 3 + sum(2 + self.text(self._after + piece) for piece in rest)
+        return count
+
+
+def row_samples(
+    rows: Path, other: Callable[[Sequence[dict[str, str]], int], int]
+) -> Iterator[Sample]:
+    """Yield every row of a training file as a sample named "line N".
+
+    Args:
+        rows: As ``swift sft`` reads them.
+        other: Counts a row's tokens but those of its images.
+
+    Raises:
+        DataError: a row or image that cannot be read; names its line.
+    """
+    for number, row in enumerate(read_jsonl(rows), 1):
+        try:
+            sizes = tuple(image_size(path) for path in row.get("images") or ())
+            yield Sample(f"line {number}", sizes, other(row["messages"], len(sizes)))
+        except (DataError, KeyError, TypeError) as error:
+            raise DataError(f"{rows}, line {number}: {error}") from None
 
 
 class Counter:
     """Counts conversations for one converted model.
 
     Attributes:
-        tiling: The model's tiling.
-        exact: True.
+        images: The model's tiling.
     """
-
-    exact = True
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
 
-        self.tiling: Tiling = tiling_of(folder)
+        self.images: Tiling = tiling_of(folder)
         self._dialect = Dialect(**read_json(folder / "config.json")["chat"])
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def samples(self, rows: Path) -> Iterator[Sample]:
-        """Yield every row of a training file as a sample named "line N"."""
-        for number, row in enumerate(read_jsonl(rows), 1):
-            try:
-                sizes = tuple(_size(path) for path in row.get("images") or ())
-                yield Sample(f"line {number}", sizes, self.other(row["messages"], len(sizes)))
-            except (DataError, KeyError, TypeError) as error:
-                raise DataError(f"{rows}, line {number}: {error}") from None
+        """See :func:`row_samples`."""
+        return row_samples(rows, self.other)
 
     def other(self, messages: Sequence[dict[str, str]], images: int) -> int:
         """Tokens of a conversation that are not ``<IMG_CONTEXT>``.
@@ -172,7 +207,12 @@ class Counter:
         )
 
 
-def _size(path: str) -> Size:
+def image_size(path: str) -> Size:
+    """Read (width, height) from an image file's header.
+
+    Raises:
+        DataError: not an image.
+    """
     from PIL import Image
 
     try:
