@@ -8,9 +8,9 @@
 (1.0, 0.5, 0.75)
 """
 
-from emolib.scoring.compare import Comparison, against_constants, compare
+from emolib.scoring.compare import Comparison, against_constants, compare, compare_means
 from emolib.scoring.evaluate import score, score_texts
-from emolib.scoring.grouping import Grouping, open_grouping
+from emolib.scoring.grouping import Grouping, open_grouping, open_with_wheels
 from emolib.scoring.many import score_systems
 from emolib.scoring.result import Score
 
@@ -20,7 +20,9 @@ __all__ = [
     "Score",
     "against_constants",
     "compare",
+    "compare_means",
     "open_grouping",
+    "open_with_wheels",
     "score",
     "score_systems",
     "score_texts",

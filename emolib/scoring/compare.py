@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -90,6 +91,43 @@ def compare(
     return _paired(a, b, score_a.grouping, left_out, resamples, seed)
 
 
+def compare_means(
+    pairs: Sequence[tuple[Score, Score]], *, resamples: int = 10_000, seed: int = 0
+) -> Comparison:
+    """Test the mean difference of several pairs of systems, all on the same clips.
+
+    Clips are resampled, or swapped, for all pairs together: the interval is about other clips,
+    with these very systems.
+
+    Args:
+        pairs: A and B of each pair, all scored on the same clips with one grouping that depends
+            on the labels alone.
+        resamples: Bootstrap resamples and permutations.
+        seed: Their seed.
+
+    Returns:
+        ``a``, ``b`` and ``difference`` are means over the pairs.
+
+    Raises:
+        ScoreError: no pairs, or clips or groupings differ.
+    """
+    every = [score for pair in pairs for score in pair]
+    if not every:
+        raise ScoreError("no pairs of systems to compare")
+    first = every[0]
+    if any(score.clips != first.clips or score.grouping != first.grouping for score in every):
+        raise ScoreError("the systems were scored on different clips or with different groups")
+    if not first.shared:
+        raise ScoreError(f"grouping {first.grouping['name']!r} depends on the system")
+
+    def mean(means: np.ndarray) -> np.ndarray:
+        parts = np.split(means, len(pairs), axis=-1)
+        return np.mean([score_means(part) for part in parts], axis=0)
+
+    a, b = (np.hstack([pair[side].columns for pair in pairs]) for side in (0, 1))
+    return _paired(a, b, first.grouping, 0, resamples, seed, mean)
+
+
 def against_constants(
     score: Score, *, resamples: int = 10_000, seed: int = 0
 ) -> dict[str, Comparison]:
@@ -130,18 +168,19 @@ def _paired(
     left_out: int,
     resamples: int,
     seed: int,
+    statistic: uncertainty.Statistic = score_means,
 ) -> Comparison:
     """Compare per-clip columns, row by row."""
     width = a.shape[1]
 
     def gap(means: np.ndarray) -> np.ndarray:
-        return score_means(means[..., :width]) - score_means(means[..., width:])
+        return statistic(means[..., :width]) - statistic(means[..., width:])
 
     found = uncertainty.bootstrap(np.hstack([a, b]), gap, resamples, seed)
     tails = np.stack([(found.draws <= 0).mean(axis=0), (found.draws >= 0).mean(axis=0)])
     p_bootstrap = np.minimum(1, 2 * np.maximum(tails.min(axis=0), 1 / (resamples + 1)))
-    p_permutation = uncertainty.permutation_p(a, b, score_means, resamples, seed)
-    scores = [score_means(exact_means(x)) for x in (a, b)]
+    p_permutation = uncertainty.permutation_p(a, b, statistic, resamples, seed)
+    scores = [statistic(exact_means(x)) for x in (a, b)]
 
     def named(values: np.ndarray) -> dict[str, Any]:
         return dict(zip(METRICS, values.tolist(), strict=True))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from emolib.errors import ScoreError
+from emolib.errors import DataError, ScoreError
 from emolib.scoring.encode import LabelSets
 
 if TYPE_CHECKING:
@@ -209,3 +209,29 @@ def open_grouping(
             raise ScoreError("grouping 'llm' needs a language model: give --judge PARAMS.yaml")
         return LlmGrouping(engine, Path(path) if path is not None else None, votes)
     raise ScoreError(f"unknown grouping {name!r}: choose from {', '.join(NAMES)}")
+
+
+def open_with_wheels(
+    name: str, path: Path | str | None = None, wheels: Path | str | None = None
+) -> tuple[list[Grouping], list[str]]:
+    """Open a grouping and, where its tables are there, the official wheels of 2026 beside it.
+
+    Args:
+        name: See :func:`open_grouping`.
+        path: What that grouping needs: stored answers or a folder of tables.
+        wheels: Folder of the 2026 tables; "" or None = not asked for.
+
+    Returns:
+        The groupings, the named one first, and a line for each that was left out.
+
+    Raises:
+        ScoreError: see :func:`open_grouping`; or the tables are known to be another year's.
+        DataError: what the named grouping needs is missing or cannot be read.
+    """
+    found = [open_grouping(name, path or None, path or None)]
+    if not wheels or name == "ew2026":
+        return found, []
+    try:
+        return [*found, open_grouping("ew2026", None, Path(wheels).expanduser())], []
+    except DataError as error:
+        return found, [f"not scored under the emotion wheels: {error}"]
