@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from emolib.baselines import released
+from emolib.baselines.released import Released
 from emolib.published import Published, notes_on, published
 from emolib.report import Cell, format_cell, table
 from emolib.scoring import Comparison, Score, against_constants
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COLUMNS",
+    "beside_published",
     "comparison_table",
     "constant_table",
     "frame",
@@ -23,6 +26,8 @@ __all__ = [
     "parts_table",
     "published",
     "published_table",
+    "ranking_table",
+    "released_tables",
     "score_table",
     "spread_table",
     "trend_table",
@@ -87,6 +92,126 @@ def score_table(title: str, scores: Mapping[str, Score]) -> dict[str, Any]:
 
 
 _LISTS = {"same_length": "best Avg, no longer", "any_length": "best Avg", "best_f1": "best F1"}
+
+
+def ranking_table(title: str, scores: Mapping[str, Score]) -> dict[str, Any]:
+    """Many systems in few columns, best F1 first, over the constant-prediction baselines.
+
+    Args:
+        title: Heading.
+        scores: System name -> score, all on the same clips under one grouping.
+    """
+    rows: list[list[Cell]] = []
+    for system, score in sorted(scores.items(), key=lambda item: (-item[1].f1, item[0])):
+        low, high = score.ci95["f1"]
+        numbers: list[Cell] = [score.accuracy, score.recall, score.avg, score.f1]
+        interval = f"{low:.4f}-{high:.4f}"
+        rows.append([system, *numbers, interval, round(score.labels_per_clip, 2)])
+    columns = ["system", "accuracy", "recall", "Avg", "F1", "F1 95 %", "labels/clip"]
+    if not scores:
+        return table(title, columns, rows)
+    first = next(iter(scores.values()))
+    best = first.constant_list
+    for name, found in (("best F1", best["best_f1"]), ("best Avg", best)):
+        numbers = [found[metric] for metric in ("accuracy", "recall", "avg", "f1")]
+        size = len(found["labels"])
+        rows.append([f"constant-prediction baseline, {name}", *numbers, None, float(size)])
+    made = table(title, columns, rows)
+    made["notes"] = [
+        f"n = {first.n} clips; synonyms: {first.grouping['name']} {first.grouping['version']}; "
+        f"{first.resamples} bootstrap resamples over clips, percentile interval.",
+        "The constant-prediction baselines are chosen knowing the gold labels; best F1: "
+        f"{', '.join(best['best_f1']['labels'])}.",
+    ]
+    return made
+
+
+def released_tables(
+    others: Released,
+    graded: Mapping[str, Mapping[str, Score]],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Everything about published outputs: rankings, both ways of reading, what a subtitle is worth.
+
+    Args:
+        others: The outputs.
+        graded: Grouping -> name in tables -> score, of both readings.
+        resamples: Bootstrap resamples and permutations of the paired tests.
+        seed: Their seed.
+
+    Returns:
+        Tables as stages record them; none where there are no outputs.
+    """
+    options = {"resamples": resamples, "seed": seed}
+    made: list[dict[str, Any]] = []
+    beside: dict[str, dict[str, dict[str, Score]]] = {}
+    for grouping, scores in graded.items():
+        readings = released.readings(others, scores)
+        reader, rules = readings.get(released.BY_READER, {}), readings.get("", {})
+        beside[grouping] = released.by_model(others, reader)
+        for how, found in readings.items():
+            titled = {others.systems[key].title: score for key, score in found.items()}
+            heading = f"Published outputs{how or ', labels without a model'}: {grouping}"
+            made.append(ranking_table(heading, titled))
+        for what, (each, means) in (
+            (
+                "Labels without a model minus published labels",
+                released.reading_effects(others, rules, reader, **options),
+            ),
+            (
+                "What a subtitle is worth, published labels",
+                released.subtitle_effects(others, reader, **options),
+            ),
+        ):
+            if each:
+                made.append(comparison_table(f"{what}: {grouping}", each, ["f1"]))
+                made.append(comparison_table(f"{what}, means: {grouping}", means))
+    if any(beside.values()):
+        variants = [variant for variant, _ in released.VARIANTS.values()]
+        title = "Published outputs beside printed results"
+        made.append(beside_published(title, beside, variants))
+    return made
+
+
+def beside_published(
+    title: str, scores: Mapping[str, Mapping[str, Mapping[str, Score]]], variants: Sequence[str]
+) -> dict[str, Any]:
+    """One row per model: F1 here by grouping and variant, and what is printed of it elsewhere.
+
+    Args:
+        title: Heading.
+        scores: Grouping -> model -> variant -> score. Of a model with other variants, such as
+            epochs, lowest and highest are given.
+        variants: Those a cell gives, in this order.
+    """
+    models = list(dict.fromkeys(model for found in scores.values() for model in found))
+    printed = {(one.system, one.set): one.f1 for one in published(None)}
+    rows: list[list[Cell]] = []
+    for model in models:
+        here = [_by_variant(found.get(model, {}), variants) for found in scores.values()]
+        row: list[Cell] = [model, *here]
+        name = "AffectGPT (2025)" if model == "AffectGPT-2025" else model
+        rows.append([*row, *(printed.get((name, where)) for where in ("MER2024-OV", "OV-MERD+"))])
+    heads = [f"F1 here, {grouping}" for grouping in scores]
+    heads += ["printed, MER2024-OV", "printed, OV-MERD+"]
+    made = table(title, ["model", *heads], rows)
+    made["notes"] = [
+        f"F1 here: {' / '.join(variant.replace('_', ' ') for variant in variants)}.",
+        "No two columns are comparable. Printed are F1 under GPT-3.5's groups on the same 332 "
+        "clips, and F1 under the wheels, level 1, on OV-MERD+, whose 532 clips contain them "
+        "(arXiv 2501.16566, Tables 10 and 2). Which variant a printed number is of is not "
+        "stated; AffectGPT's is of the best of its seven epochs on that set.",
+    ]
+    return made
+
+
+def _by_variant(scores: Mapping[str, Score], variants: Sequence[str]) -> str | None:
+    if not scores or not scores.keys() & set(variants):
+        values = sorted(score.f1 for score in scores.values())
+        return f"{values[0]:.4f} to {values[-1]:.4f} ({len(values)})" if values else None
+    return " / ".join(f"{scores[v].f1:.4f}" if v in scores else "-" for v in variants)
 
 
 def constant_table(
@@ -168,19 +293,21 @@ def labels_table(
     return made
 
 
-def comparison_table(title: str, comparisons: Mapping[str, Comparison]) -> dict[str, Any]:
+def comparison_table(
+    title: str, comparisons: Mapping[str, Comparison], metrics: Sequence[str] = ("avg", "f1")
+) -> dict[str, Any]:
     """Paired differences: one row a comparison and metric, with interval and p value.
 
     Of three comparisons or more the p values are also given corrected (Holm), by metric.
     """
     corrected = {
         metric: holm({name: found.p_permutation[metric] for name, found in comparisons.items()})
-        for metric in ("avg", "f1")
+        for metric in metrics
     }
     several = len(comparisons) > 2
     rows: list[list[Cell]] = []
     for name, found in comparisons.items():
-        for metric in ("avg", "f1"):
+        for metric in metrics:
             low, high = found.ci95[metric]
             rows.append(
                 [

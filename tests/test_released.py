@@ -96,6 +96,11 @@ def test_the_official_parser_keeps_what_ours_cleans(tmp_path):
     assert (ours, official) == (("happy", "calm"), ("happy", "feeling calm"))
 
 
+def test_chinese_lists_are_given_in_english(tmp_path):
+    clone(tmp_path, {"Otter": {"subtitle": {"a": ("他很高兴。", "[高兴, 惊讶]")}}})
+    assert read_released(tmp_path).systems["Otter/subtitle"].labels["a"] == ("happy", "surprised")
+
+
 def test_broken_and_missing_files_are_named_and_the_rest_is_used(tmp_path):
     root = clone(tmp_path, {m: {"subtitle": ANGRY} for m in ("Otter", "SALMONN", "VideoChat")})
     stem = "output-reason-7b-subtitle-eng"

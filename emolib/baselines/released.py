@@ -16,16 +16,23 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from emolib.baselines.stored import as_prediction
+from emolib.datasets.clip import Clip
 from emolib.datasets.sheets import read_npz, read_sheet
 from emolib.errors import DataError
+from emolib.hashing import sha_file
 from emolib.labels import Mode, parse_labels
-from emolib.params.schemas import RELEASED
+from emolib.params.schemas import RELEASED, ReleasedParams
+from emolib.predict import Prediction
+from emolib.scoring import Comparison, Score, compare, compare_means
+from emolib.summaries import in_english
 
 RESULTS, RUNS = map(Path, RELEASED)
 AFFECTGPT = "AffectGPT-2025"
@@ -41,6 +48,14 @@ VARIANTS = {
     "nosubtitle-addsub": ("subtitle_added_later", "subtitle added later"),
 }
 _TITLES = dict(VARIANTS.values())
+# The comparisons of variants, the first two against what a model answers without any subtitle.
+_CHANGES = (
+    ("subtitle", "no_subtitle"),
+    ("subtitle_added_later", "no_subtitle"),
+    ("subtitle_added_later", "subtitle"),
+)
+#: Ends the names of predictions whose labels were published with the descriptions.
+BY_READER = ", labels by Qwen2.5-7B"
 # The prefix and the size (7b, 13b) of a model differ between folders; these parts do not.
 _ANSWERS = re.compile(r"(?:^|.*-)(nosubtitle-addsub|nosubtitle|subtitle)-eng(-openset)?")
 _CHECKPOINT = re.compile(r"checkpoint_(\d+)_loss_[\d.]+?(-openset)?")
@@ -83,6 +98,174 @@ class Released:
     missing: list[str]
 
 
+def open_released(params: ReleasedParams | None) -> Released:
+    """Read what a stage's parameters name; nothing where they name nothing.
+
+    Raises:
+        DataError: see :func:`read_released`.
+    """
+    if params is None:
+        return Released({}, [])
+    return read_released(params.root, models=params.models, variants=params.variants)
+
+
+def described(released: Released, clips: Sequence[Clip]) -> dict[str, list[Prediction]]:
+    """Every system's descriptions as predictions; labels are read out of them without an LLM.
+
+    Returns:
+        Key -> one prediction per clip, in order; systems without descriptions are left out. A
+        clip without a description has an error.
+    """
+    return {
+        key: _predictions(system, clips, system.descriptions, None)
+        for key, system in released.systems.items()
+        if system.descriptions
+    }
+
+
+def labelled(released: Released, clips: Sequence[Clip]) -> dict[str, list[Prediction]]:
+    """Every system's published labels as predictions, named like those of any other reading LLM.
+
+    Returns:
+        "<key>, labels by Qwen2.5-7B" -> one prediction per clip, in order; systems without
+        published labels are left out. A clip without labels has an error.
+    """
+    return {
+        key + BY_READER: _predictions(system, clips, system.descriptions, system.labels)
+        for key, system in released.systems.items()
+        if system.labels
+    }
+
+
+def _predictions(
+    system: ReleasedSystem,
+    clips: Sequence[Clip],
+    descriptions: Mapping[str, str],
+    labels: Mapping[str, tuple[str, ...]] | None,
+) -> list[Prediction]:
+    title = system.title if labels is None else system.title + BY_READER
+    model = {
+        "engine": "published outputs",
+        "model": system.model,
+        "variant": system.variant,
+        "files": {path.name: sha_file(path)[:16] for path in system.files},
+    }
+    rows = {
+        name: {
+            "description": descriptions.get(name, ""),
+            "labels": labels[name] if labels is not None else None,
+            "error": None,
+        }
+        for name in (descriptions if labels is None else labels)
+    }
+    return [as_prediction(clip.name, title, model, rows.get(clip.name)) for clip in clips]
+
+
+def subtitle_effects(
+    released: Released, scores: Mapping[str, Score], *, resamples: int = 10_000, seed: int = 0
+) -> tuple[dict[str, Comparison], dict[str, Comparison]]:
+    """Compare the variants of each model: what it is worth to give a model the subtitle.
+
+    Args:
+        released: Which systems there are.
+        scores: Key -> score, all on the same clips under one grouping.
+        resamples: Bootstrap resamples and permutations.
+        seed: Their seed.
+
+    Returns:
+        One comparison per model and variant with a subtitle, against no subtitle; and the means
+        over the models that have all variants.
+    """
+    test = partial(compare, resamples=resamples, seed=seed)
+    pairs: dict[str, dict[str, tuple[Score, Score]]] = defaultdict(dict)
+    for model in dict.fromkeys(system.model for system in released.systems.values()):
+        own = {v: scores[f"{model}/{v}"] for v in _TITLES if f"{model}/{v}" in scores}
+        if len(own) == len(_TITLES):
+            for a, b in _CHANGES:
+                pairs[f"{_TITLES[a]} - {_TITLES[b]}"][model] = own[a], own[b]
+    each = {
+        f"{model}: {change}": test(*pair)
+        for change, found in list(pairs.items())[:2]
+        for model, pair in found.items()
+    }
+    means = {
+        f"{change}, mean of {len(found)} models": compare_means(
+            list(found.values()), resamples=resamples, seed=seed
+        )
+        for change, found in pairs.items()
+    }
+    return each, means
+
+
+def reading_effects(
+    released: Released,
+    rules: Mapping[str, Score],
+    reader: Mapping[str, Score],
+    *,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[dict[str, Comparison], dict[str, Comparison]]:
+    """Compare labels read without a model with the published ones, output by output.
+
+    Args:
+        released: Which systems there are.
+        rules: Key -> score of the labels read without a model.
+        reader: Key -> score of the published labels; the same clips and grouping.
+        resamples: Bootstrap resamples and permutations.
+        seed: Their seed.
+
+    Returns:
+        Rules minus published labels: one comparison per output, and the means over the outputs
+        of the models that describe and over those of AffectGPT-2025, which names labels alone.
+    """
+    both = {k: (rules[k], reader[k]) for k in released.systems if k in rules and k in reader}
+    each = {
+        released.systems[key].title: compare(*pair, resamples=resamples, seed=seed)
+        for key, pair in both.items()
+    }
+    kinds = {
+        "descriptions": [p for key, p in both.items() if not key.startswith(AFFECTGPT)],
+        AFFECTGPT: [p for key, p in both.items() if key.startswith(AFFECTGPT)],
+    }
+    means = {
+        f"{kind}, mean of {len(pairs)} outputs": compare_means(
+            pairs, resamples=resamples, seed=seed
+        )
+        for kind, pairs in kinds.items()
+        if pairs
+    }
+    return each, means
+
+
+def readings(released: Released, scores: Mapping[str, Score]) -> dict[str, dict[str, Score]]:
+    """Pick the scores of published outputs out of those of all systems.
+
+    Args:
+        released: Which systems there are.
+        scores: Name in tables -> score.
+
+    Returns:
+        What a name has after the system's title -> key -> score: :data:`BY_READER` for the
+        published labels, "" for those read without a model, and any other reader's ending.
+    """
+    found: dict[str, dict[str, Score]] = {BY_READER: {}, "": {}}
+    for key, system in released.systems.items():
+        for name, score in scores.items():
+            ending = name.removeprefix(system.title)
+            if name == system.title or (ending != name and ending.startswith(", labels by ")):
+                found.setdefault(ending, {})[key] = score
+    return {ending: own for ending, own in found.items() if own}
+
+
+def by_model(released: Released, scores: Mapping[str, Score]) -> dict[str, dict[str, Score]]:
+    """Arrange scores by key as model -> variant -> score, in the order of the systems."""
+    found: dict[str, dict[str, Score]] = {}
+    for key, system in released.systems.items():
+        if key in scores:
+            found.setdefault(system.model, {})[system.variant] = scores[key]
+    return found
+
+
 @dataclass(slots=True)
 class _Found:
     """The parts of one system while they are collected."""
@@ -110,7 +293,7 @@ def read_released(
         variants: Only these ("subtitle", "epoch_30", ...); () = all.
         parser: How lists of labels are read, see :mod:`emolib.labels`. "mer2025" is what the
             official scripts read these files with and reproduces their scores to the last
-            digit; "tolerant" cleans labels as it does for every other system.
+            digit; "tolerant" cleans labels, and translates Chinese ones, as for every other system.
 
     Raises:
         DataError: no such folder, or nothing in it that is wanted and can be read.
@@ -165,10 +348,15 @@ def _systems(
             variant=variant,
             title=f"{model}, {_words(variant)}",
             descriptions=parts.descriptions,
-            labels={name: parse_labels(cell, parser).labels for name, cell in parts.cells.items()},
+            labels={name: _labels(cell, parser) for name, cell in parts.cells.items()},
             files=tuple(parts.files),
         )
     return systems
+
+
+def _labels(cell: str | list[str], parser: Mode) -> tuple[str, ...]:
+    labels = parse_labels(cell, parser).labels
+    return in_english(labels) if parser == "tolerant" else labels
 
 
 def _order(item: tuple[tuple[str, str], _Found]) -> tuple[bool, str, int, str]:

@@ -7,7 +7,7 @@ that others have published.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def read(recipe: Recipe, clips: Sequence[Clip]) -> list[Prediction]:
     path = Path(recipe.file).expanduser()
     rows = read_rows(path)
     model = {"engine": "file", "file": path.name, "content": sha_file(path)[:16]}
-    return [_prediction(clip.name, recipe.title, model, rows.get(clip.name)) for clip in clips]
+    return [as_prediction(clip.name, recipe.title, model, rows.get(clip.name)) for clip in clips]
 
 
 def read_rows(path: Path) -> dict[str, dict[str, Any]]:
@@ -89,9 +89,18 @@ def _column(row: dict[str, Any], names: Sequence[str]) -> str:
     return next((name for name in names if name in row), "")
 
 
-def _prediction(
-    name: str, system: str, model: dict[str, Any], row: dict[str, Any] | None
+def as_prediction(
+    name: str, system: str, model: Mapping[str, Any], row: Mapping[str, Any] | None
 ) -> Prediction:
+    """Make a prediction of what was answered elsewhere about one clip.
+
+    Args:
+        name: The clip.
+        system: Name in tables.
+        model: What is known of the model and its files.
+        row: "description", "labels" (None: they are read out of the description) and "error";
+            None gives a prediction with an error.
+    """
     if row is None:
         return prediction(name, system, model, "", failed("no row in the file"))
     given = {**failed(""), "text": row["description"], "error": row["error"]}
