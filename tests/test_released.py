@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,14 +16,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emolib import scoring
-from emolib.baselines.released import AFFECTGPT, MODELS, RESULTS, RUNS, read_released
+from emolib import predict, runs, scoring, tables
+from emolib.baselines import released
+from emolib.baselines.released import AFFECTGPT, BY_READER, MODELS, RESULTS, RUNS, read_released
+from emolib.datasets.clip import Clip
 from emolib.datasets.sheets import read_npz
-from emolib.errors import DataError
+from emolib.errors import DataError, ParamsError, ScoreError
+from emolib.params.loading import Source, merge
+from emolib.params.schemas import ReleasedParams
+from emolib.params.stages import DataCheck
 from emolib.scoring.files import read_labels
+from emolib.sources import source_hashes
 from tests.released_files import RUN, archive, clone, pair, table
 from tests.shared import shared
 
+ROOT = Path(__file__).resolve().parents[1]
 ANGRY = {"a": ("He shouts.", "[angry, mad]"), "b": ("She looks down.", "[]")}
 SAD = {"a": ("He cries.", "[sad]"), "b": ("She smiles.", "[happy, feeling calm]")}
 
@@ -318,3 +326,235 @@ def test_reading_needs_no_heavy_library():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert made.strip() == "False"
+
+
+# --- as predictions, scored, and as a profile --------------------------------------------------
+
+WORDS = ("happy", "sad", "angry", "worried", "calm", "surprised")
+
+
+def made_answers(seed: int, n: int = 12, wrong: float = 0.5) -> dict[str, tuple[str, str]]:
+    """Answers about n clips, of which a share names another emotion than the clip's own."""
+    rng = np.random.default_rng(seed)
+    found = {}
+    for k in range(n):
+        word = WORDS[(k + int(rng.random() < wrong)) % len(WORDS)]
+        found[f"sample_{k:08d}"] = (f"In conclusion, she feels {word}.", f"[{word}]")
+    return found
+
+
+def made_clone(root: Path) -> Path:
+    """Two whole models, one with a variant less, and two epochs; ten clips beyond the gold's."""
+    variants = {"no_subtitle": 0.8, "subtitle": 0.5, "subtitle_added_later": 0.1}
+    models = {
+        model: {v: made_answers(3 * m + k, wrong=w) for k, (v, w) in enumerate(variants.items())}
+        for m, model in enumerate(("SALMONN", "Otter", "VideoChat"))
+    }
+    del models["VideoChat"]["subtitle"]
+    return clone(root, models, {30: made_answers(90, 22, 0.0), 60: made_answers(91, 22, 0.3)})
+
+
+def made_gold(folder: Path, n: int = 12) -> Path:
+    folder.mkdir(parents=True)
+    rows = [f"sample_{k:08d},\"['{WORDS[k % len(WORDS)]}']\"" for k in range(n)]
+    path = folder / "check-openset.csv"
+    path.write_text("name,openset\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def graded(tmp_path):
+    """The made clone, its scores by name in tables, and the gold labels."""
+    found = read_released(made_clone(tmp_path))
+    gold = read_labels(made_gold(tmp_path / "gold")).labels
+    clips = [Clip(name=name, video=Path("x"), labels=labels) for name, labels in gold.items()]
+    said = released.described(found, clips) | released.labelled(found, clips)
+    labels = {rows[0].system: predict.labels_of(rows, gold) for rows in said.values()}
+    grouping = scoring.open_grouping("lexicon")
+    return found, scoring.score_systems(gold, labels, grouping, resamples=200), said
+
+
+def test_both_readings_are_predictions_of_every_clip(graded):
+    found, scores, said = graded
+    assert set(said) == {key + ending for key in found.systems for ending in ("", BY_READER)}
+    [first, *_] = said["SALMONN/subtitle, labels by Qwen2.5-7B"]
+    assert first.system == "SALMONN, subtitle in the prompt, labels by Qwen2.5-7B"
+    assert first.description.startswith("In conclusion")
+    assert first.model["files"]
+    assert len(first.labels) == 1
+    assert all(len(rows) == 12 for rows in said.values())
+    readings = released.readings(found, scores)
+    assert {ending: len(own) for ending, own in readings.items()} == {BY_READER: 10, "": 10}
+
+
+def test_a_clip_without_an_answer_is_an_error_row_and_scores_nothing(tmp_path):
+    found = read_released(clone(tmp_path, {"Otter": {"subtitle": ANGRY}}))
+    clips = [Clip(name=name, video=Path("x")) for name in ("a", "zzz")]
+    for said in (released.described(found, clips), released.labelled(found, clips)):
+        [rows] = said.values()
+        assert [row.status for row in rows] == ["ok", "error"]
+        assert rows[1].error == "no row in the file"
+        assert predict.labels_of(rows, ["a", "zzz"])["zzz"] == ()
+
+
+def test_another_readers_labels_are_kept_apart(graded):
+    found, scores, _ = graded
+    title = "SALMONN, subtitle in the prompt"
+    more = {**scores, f"{title}, labels by internvl": scores[title]}
+    readings = released.readings(found, more)
+    assert list(readings[", labels by internvl"]) == ["SALMONN/subtitle"]
+    made = tables.released_tables(found, {"lexicon": more}, resamples=100)
+    assert "Published outputs, labels by internvl: lexicon" in {one["title"] for one in made}
+
+
+def test_what_a_subtitle_is_worth_is_the_paired_difference(graded):
+    found, scores, _ = graded
+    own = released.readings(found, scores)[BY_READER]
+    each, means = released.subtitle_effects(found, own, resamples=200)
+    # VideoChat lacks a variant.
+    assert {name.partition(":")[0] for name in each} == {"SALMONN", "Otter"}
+    name = "SALMONN: subtitle added later - no subtitle"
+    alone = scoring.compare(
+        own["SALMONN/subtitle_added_later"], own["SALMONN/no_subtitle"], resamples=200
+    )
+    assert each[name].to_json() == alone.to_json()
+    mean = means["subtitle added later - no subtitle, mean of 2 models"]
+    expected = np.mean([c.difference["f1"] for n, c in each.items() if "later - no" in n])
+    assert mean.difference["f1"] == pytest.approx(expected)
+    assert mean.difference["f1"] > 0.3
+    assert mean.ci95["f1"][0] > 0
+
+
+def test_the_mean_of_one_pair_is_that_pair(graded):
+    _, scores, _ = graded
+    a, b = list(scores.values())[:2]
+    alone = scoring.compare(a, b, resamples=300)
+    assert scoring.compare_means([(a, b)], resamples=300).to_json() == alone.to_json()
+    same = scoring.compare_means([(a, b), (b, a)], resamples=300)
+    assert same.difference["f1"] == pytest.approx(0, abs=1e-12)
+    assert same.p_permutation["f1"] == 1
+    with pytest.raises(ScoreError, match="no pairs"):
+        scoring.compare_means([])
+    exact = scoring.score({"x": ["happy"]}, {"x": ["happy"]}, scoring.open_grouping("exact"))
+    with pytest.raises(ScoreError, match="different clips or with different groups"):
+        scoring.compare_means([(a, exact)])
+
+
+def test_tables_rank_within_one_grouping_and_one_reading(graded):
+    found, scores, _ = graded
+    made = {one["title"]: one for one in tables.released_tables(found, {"lexicon": scores})}
+    ranked = made["Published outputs, labels by Qwen2.5-7B: lexicon"]
+    assert len(ranked["columns"]) <= 7
+    values = [row[4] for row in ranked["rows"][:-2]]
+    assert values == sorted(values, reverse=True)
+    assert ranked["rows"][0][0] == "AffectGPT-2025, epoch 30"
+    assert [row[0] for row in ranked["rows"][-2:]] == [
+        *("constant-prediction baseline, best F1", "constant-prediction baseline, best Avg")
+    ]
+    beside = made["Published outputs beside printed results"]
+    rows = {row[0]: row[1:] for row in beside["rows"]}
+    assert rows["AffectGPT-2025"][0].endswith("(2)")
+    assert rows["AffectGPT-2025"][-1] == 0.6252
+    assert rows["SALMONN"][0].count(" / ") == 2
+    assert rows["VideoChat"][0].split(" / ")[1] == "-"
+    assert rows["SALMONN"][1:] == [0.4796, 0.45]
+    assert tables.released_tables(released.open_released(None), {"lexicon": scores}) == []
+
+
+def test_wheels_are_left_out_and_named_where_their_tables_are_absent(tmp_path):
+    groupings, left_out = scoring.open_with_wheels("lexicon", "", tmp_path / "wheels")
+    assert [one.name for one in groupings] == ["lexicon"]
+    assert "not scored under the emotion wheels" in left_out[0]
+    assert "format.csv" in left_out[0]
+    assert scoring.open_with_wheels("lexicon", "", "")[1] == []
+
+
+@pytest.mark.shared
+def test_wheels_stand_beside_another_grouping():
+    folder = shared("data/wheels/2026")
+    groupings, left_out = scoring.open_with_wheels("lexicon", "", folder)
+    assert ([one.name for one in groupings], left_out) == (["lexicon", "ew2026"], [])
+
+
+def test_a_changed_output_makes_a_run_out_of_date(tmp_path):
+    made_clone(tmp_path / "AffectGPT")
+    params = DataCheck(profile="p", released=ReleasedParams(root="AffectGPT"))
+    before = source_hashes(tmp_path, params)
+    assert source_hashes(tmp_path, params) == before
+    file = next((tmp_path / "AffectGPT").rglob("*addsub-eng-openset.npz"))
+    names = np.array(["sample_00000000"])
+    np.savez_compressed(file, filenames=names, fileitems=np.array(["[sad]"]))
+    after = source_hashes(tmp_path, params)
+    assert {key for key in after if after[key] != before[key]} == {"released:content"}
+
+
+def test_videos_that_nobody_has_cannot_be_looked_at():
+    data = {"kind": "mer2024-ov", "root": "x", "media": "none"}
+    given = {"profile": "p", "data": data}
+    with pytest.raises(ParamsError, match=r"check_media: data\.media is none"):
+        merge(DataCheck, [Source("f.yaml", given)])
+    with pytest.raises(ParamsError, match=r"gallery: data\.media is none"):
+        merge(DataCheck, [Source("f.yaml", {**given, "check_media": False})])
+
+
+@pytest.fixture
+def project(tmp_path):
+    """The profile as it is, over a small made clone that lacks models, without wheel tables."""
+    root = tmp_path / "project"
+    shutil.copytree(ROOT / "params/published", root / "params/published")
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    base = root / "params/published/08_baselines.yaml"
+    base.write_text(base.read_text(encoding="utf-8") + "resamples: 100\n", encoding="utf-8")
+    made_gold(root / "data/MERTools/MER2024/ov_store")
+    made_clone(root / "data/AffectGPT")
+    return root
+
+
+def emolib(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "EMOLIB_ROOT": str(root), "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "emolib", *arguments],
+        cwd=root,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.notebook
+def test_the_profile_runs_without_videos_on_what_is_there(project):
+    for stage in ("00", "08"):
+        ran = emolib(project, "run", "published", "--only", stage)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    looked = runs.latest(project / "outputs", "published", "00_data_check")
+    facts = runs.read_result(looked)
+    assert facts["overview"]["clips"] == 12
+    assert facts["overview"]["errors"] == 0
+    assert any("without their videos" in finding["what"] for finding in facts["findings"])
+    scored = runs.latest(project / "outputs", "published", "08_baselines")
+    result = runs.read_result(scored)
+    assert len(result["scores"]) == 20
+    assert all(score["n"] == 12 for score in result["scores"].values())
+    assert (
+        "VideoChat, subtitle in the prompt: no descriptions and no labels"
+        in (result["missing_outputs"])
+    )
+    assert any("mPLUG-Owl: no usable folder" in line for line in result["missing_outputs"])
+    assert any("not scored under the emotion wheels" in note for note in result["notes"])
+    titles = [one["title"] for one in result["tables"]]
+    assert "What a subtitle is worth, published labels: lexicon" in titles
+    assert "Published: MER2024-OV" in titles
+    assert (scored / "figures/scores.png").is_file()
+    assert len(list((scored / "predictions").glob("*.jsonl"))) == 20
+    again = emolib(project, "run", "published", "--only", "08")
+    assert "up to date" in again.stdout
+
+
+def test_doctor_says_what_to_clone(project):
+    assert emolib(project, "doctor", "published").returncode == 0
+    shutil.rmtree(project / "data")
+    found = emolib(project, "doctor", "published")
+    assert found.returncode == 1
+    assert "https://github.com/zeroQiaoba/AffectGPT" in found.stdout
+    assert "OV-MER/output/results-ovmerd" in found.stdout
+    assert "https://github.com/zeroQiaoba/MERTools" in found.stdout
