@@ -345,7 +345,7 @@ def state(root: Path, asset: Asset | None, at: str) -> State:
 def _lacks(folder: Path, part: str) -> str:
     """What is wrong with one of ``holds``; "" = nothing."""
     if part == "weights":
-        return _weights(folder)
+        return weights_state(folder)
     names = {"tokenizer": _TOKENIZERS, "processor": _PROCESSORS}.get(part, part.split("|"))
     for name in names:
         path = folder / name
@@ -357,8 +357,8 @@ def _lacks(folder: Path, part: str) -> str:
     return f"no {' or '.join(names)}"
 
 
-def _weights(folder: Path) -> str:
-    """Look for every shard that an index names, or the one file."""
+def weights_state(folder: Path) -> str:
+    """Say what is wrong with a folder's weights: shards missing, cut, pointers; "" = nothing."""
     unfinished = sorted(folder.glob(".cache/huggingface/download/*.incomplete"))
     if unfinished:
         return f"{len(unfinished)} files half downloaded (run the command again)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -272,6 +273,43 @@ def test_from_clip_to_table_and_out_of_the_cache_with_the_same_bytes(tmp_path):
     assert again._model is None, "a cached feature loads no model"
     assert table.values.tobytes() == first[0].values.tobytes()
     assert files == {p: p.read_bytes() for p in (tmp_path / "cache").rglob("*.npy")}
+
+
+def remote(folder: Path) -> Path:
+    """A folder as Baichuan-13B's: its classes are Python files in it."""
+    names = {"AutoConfig": "configuration_x.X", "AutoModelForCausalLM": "modeling_x.X"}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "baichuan", "auto_map": names}))
+    (folder / "configuration_x.py").write_text("raise SystemExit('code of the folder was run')")
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    return folder
+
+
+def harm(folder: Path, how: str) -> None:
+    if how == "tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif how == "pointer":
+        text = "version https://git-lfs.github.com/spec/v1\n"
+        (folder / "model.safetensors").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("how", "told"), [("remote", "custom code"), ("tokenizer", "token"), ("pointer", "Git LFS")]
+)
+def test_every_model_is_opened_before_the_first_feature_is_computed(tmp_path, how, told):
+    sound = np.stack([tone(0.5)])
+    clips = [Clip("a", write_video(tmp_path / "a.mp4", 8, audio=sound), subtitle="go away")]
+    text = remote(tmp_path / "m") if how == "remote" else text_model(tmp_path / "m", "bert")
+    harm(text, how)
+    speech = speech_model(tmp_path / "hubert", "hubert-layer")
+    features = [
+        FeatureParams(kind="audio_model", model=str(speech), device="cpu"),
+        FeatureParams(kind="text_model", model=str(text), device="cpu"),
+        FeatureParams(kind="voice"),
+    ]
+    with pytest.raises(MissingModelError, match=f"features: {tmp_path}/m(.|\n)*{told}"):
+        feature_tables(clips, features, tmp_path / "cache")
+    assert not list(tmp_path.glob("cache/**/*.npy")), "nothing was computed"
 
 
 def test_other_weights_are_another_identity(tmp_path):

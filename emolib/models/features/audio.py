@@ -52,11 +52,16 @@ class AudioExtractor(ModelExtractor):
             raise MediaError(f"{clip.name}: {sound.size} samples of sound are too few")
         return sound
 
+    def _open_front(self) -> None:
+        from transformers import AutoFeatureExtractor
+
+        self._front = self.local(AutoFeatureExtractor)
+
     def _load(self, torch_dtype: Any) -> Any:
-        from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+        from transformers import AutoConfig, AutoModel
 
         config = self.local(AutoConfig)
-        self._front = self.local(AutoFeatureExtractor)
+        self._open_front()
         self._whisper = config.model_type == "whisper"
         # Group normalisation sees the padding; layer normalisation does not.
         self._masked = getattr(config, "feat_extract_norm", "group") == "layer"

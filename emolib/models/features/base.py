@@ -6,6 +6,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+from emolib.assets import weights_state
 from emolib.engines.fingerprint import fingerprint
 from emolib.errors import MissingDependencyError, MissingModelError
 from emolib.features.table import Modality
@@ -55,6 +56,27 @@ class ModelExtractor:
                 raise MissingModelError(f"{self.folder}: cannot be loaded: {error}") from error
             self._model = model.to(device).eval()
         return self._model
+
+    def check(self) -> None:
+        """Open all of the model but its weights, so that a fault is known before hours of work.
+
+        Raises:
+            MissingModelError: the folder needs Python code of its own, is of a kind that
+                transformers does not have, or lacks its processor, tokenizer or weights.
+        """
+        from transformers import AutoConfig, AutoModel
+
+        config = self.local(AutoConfig)
+        if type(config) not in AutoModel._model_mapping:
+            kind = getattr(config, "model_type", type(config).__name__)
+            raise MissingModelError(f"{self.folder}: transformers has no model for {kind!r}")
+        self._open_front()
+        if (state := weights_state(self.folder)) != "":
+            raise MissingModelError(f"{self.folder}: {state}")
+
+    def _open_front(self) -> None:
+        """Open what prepares the model's input."""
+        raise NotImplementedError
 
     def _load(self, torch_dtype: Any) -> Any:
         raise NotImplementedError

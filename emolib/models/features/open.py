@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from emolib.datasets.clip import Clip
-from emolib.errors import ParamsError
+from emolib.errors import MissingModelError, ParamsError
 from emolib.features.cache import FeatureCache
 from emolib.features.statistics import PictureStatistics, VoiceStatistics, WordStatistics
 from emolib.features.table import Extractor, FeatureTable, feature_table
@@ -55,15 +55,25 @@ def feature_tables(
     """Features of all clips by every extractor, from the cache where they are known.
 
     With a cluster its workers read the clips and compute, each with a copy of the extractor.
+    Every model is opened but for its weights before the first feature is computed.
 
     Raises:
         ParamsError: two extractors have one name.
+        MissingModelError: models that cannot be loaded, all of them by name.
         DataError: an extractor could not compute a single clip.
     """
     extractors = [open_extractor(params) for params in features]
     names = [extractor.name for extractor in extractors]
     if len(set(names)) != len(names):
         raise ParamsError(f"features: names {names} are not all different; give each a `name`")
+    problems = []
+    for extractor in extractors:
+        try:
+            getattr(extractor, "check", lambda: None)()
+        except MissingModelError as error:
+            problems.append(str(error))
+    if problems:
+        raise MissingModelError("features: " + "\n".join(problems))
     store = FeatureCache(cache)
     return [
         feature_table(

@@ -34,12 +34,17 @@ class TextExtractor(ModelExtractor):
         """The words."""
         return spoken(clip)
 
-    def _load(self, torch_dtype: Any) -> Any:
-        from transformers import AutoModel, AutoTokenizer
+    def _open_front(self) -> None:
+        from transformers import AutoTokenizer
 
         self._tokenizer = self.local(AutoTokenizer, padding_side="right")
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token or self._tokenizer.unk_token
+
+    def _load(self, torch_dtype: Any) -> Any:
+        from transformers import AutoModel
+
+        self._open_front()
         return self.local(AutoModel, dtype=torch_dtype)
 
     def extract(self, items: Sequence[str]) -> list[np.ndarray]:

@@ -55,10 +55,15 @@ class VisualExtractor(ModelExtractor):
         self.faces[clip.name] = face_record(crops)
         return [crop.image for crop in crops]
 
-    def _load(self, torch_dtype: Any) -> Any:
-        from transformers import AutoImageProcessor, AutoModel, CLIPVisionModelWithProjection
+    def _open_front(self) -> None:
+        from transformers import AutoImageProcessor
 
         self._front = self.local(AutoImageProcessor)
+
+    def _load(self, torch_dtype: Any) -> Any:
+        from transformers import AutoModel, CLIPVisionModelWithProjection
+
+        self._open_front()
         if self._clip and self.local(_config()).model_type.startswith("clip"):
             return self.local(CLIPVisionModelWithProjection, dtype=torch_dtype)
         return self.local(AutoModel, dtype=torch_dtype)
