@@ -162,3 +162,50 @@ def open_csv(
             return header, found
     found = lines(separators[0])
     return [cell.strip().lower() for cell in next(found, (0, []))[1]], found
+
+
+_CONTROL = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f]")
+_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+
+
+def load_tensors(path: Path, *, mmap: bool = False) -> Any:
+    """Load a file that torch saved, tensors and plain values only; no code in it is run.
+
+    Args:
+        path: A ``.pt``, ``.pth`` or ``.bin`` file.
+        mmap: Map the file where its format allows it, so that only what is used is read.
+
+    Raises:
+        DataError: refused, because its pickle asks for more, or no such file at all.
+    """
+    import torch
+
+    for mapped in (True, False) if mmap else (False,):
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except (RuntimeError, ValueError) as error:  # the older format cannot be mapped
+            if not mapped:
+                raise DataError(f"{path}: {why_refused(error)}") from None
+        except Exception as error:
+            raise DataError(f"{path}: {why_refused(error)}") from None
+    raise AssertionError("unreachable")
+
+
+def why_refused(error: BaseException) -> str:
+    """Say in one line why torch did not load a file: what its pickle wants, and what to do.
+
+    torch's own message is long, coloured for terminals, and advises to load the file unsafely.
+    """
+    text = _CONTROL.sub("", str(error))
+    if "eights only load failed" not in text:
+        first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+        return f"cannot be read as a file of tensors: {type(error).__name__}: {first}"[:300]
+    if not (wanted := _GLOBAL.search(text)):
+        return "cannot be read as a file of tensors: damaged, or no file that torch saved"
+    return (
+        f"refused: the pickle in it wants to run {wanted[1]}, which weights do not need. "
+        "Get the file again from its authors, if they have it as .safetensors; or, if you "
+        "trust it, load it with "
+        "torch.load(..., weights_only=False) outside emolib and save its tensors with "
+        "safetensors.torch.save_file"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -310,6 +311,23 @@ def test_every_model_is_opened_before_the_first_feature_is_computed(tmp_path, ho
     with pytest.raises(MissingModelError, match=f"features: {tmp_path}/m(.|\n)*{told}"):
         feature_tables(clips, features, tmp_path / "cache")
     assert not list(tmp_path.glob("cache/**/*.npy")), "nothing was computed"
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.system, ("true",))
+
+
+def test_weights_that_want_to_run_code_are_refused_in_words(tmp_path):
+    folder = text_model(tmp_path / "m", "bert")
+    (folder / "model.safetensors").unlink()
+    torch.save({"x": Evil()}, folder / "pytorch_model.bin")
+    extractor = open_extractor(FeatureParams(kind="text_model", model=str(folder), device="cpu"))
+    with pytest.raises(MissingModelError) as caught:
+        extractor.extract(["go"])
+    assert str(caught.value).startswith(f"{folder}: ")
+    assert "posix.system" in str(caught.value)
+    assert "\x1b" not in str(caught.value)
 
 
 def test_other_weights_are_another_identity(tmp_path):

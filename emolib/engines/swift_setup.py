@@ -13,6 +13,7 @@ import importlib.util
 import json
 import logging
 import os
+import pickle
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from emolib import nano
 from emolib.engines import hub
 from emolib.engines.gpus import device_map
 from emolib.errors import EmolibError, EngineError, MissingDependencyError, MissingModelError
+from emolib.files import why_refused
 from emolib.params.schemas import ModelParams
 from emolib.processes import search_path
 
@@ -268,7 +270,9 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def one_line(error: Exception) -> str:
-    """Name a fault in one line of at most 300 characters."""
+    """Name a fault in one line of at most 300 characters; a refused pickle says what it wants."""
+    if isinstance(error, pickle.UnpicklingError):
+        return why_refused(error)
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {first}"[:300]
 

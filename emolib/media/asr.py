@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from emolib.errors import EngineError, MissingDependencyError, MissingModelError
+from emolib.files import load_tensors
 from emolib.hashing import sha_file, sha_files
 from emolib.media.audio import RATE, read_audio
 from emolib.media.transcript import Segment, Transcript, make_transcript, simplify
@@ -308,15 +309,16 @@ def _load(path: Path, device: str) -> Any:
 
     whisper = _whisper()
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_tensors(path)
         dims = whisper.ModelDimensions(**checkpoint["dims"])
         with torch.random.fork_rng(devices=[]):  # weights are drawn before they are replaced
             model = whisper.Whisper(dims)
         model.load_state_dict(checkpoint["model_state_dict"])
     except Exception as error:
+        why = str(error).removeprefix(f"{path}: ") or type(error).__name__
         raise EngineError(
             f"{path}: not a Whisper checkpoint (a .pt file with 'dims' and 'model_state_dict'): "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            f"{why.splitlines()[0]}"
         ) from None
     return model.eval().to(device)
 

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from emolib.errors import DataError, MissingModelError
+from emolib.files import load_tensors
 
 
 def read_pth(path: Path) -> Mapping[str, torch.Tensor]:
@@ -20,14 +21,7 @@ def read_pth(path: Path) -> Mapping[str, torch.Tensor]:
     Raises:
         DataError: not such a file.
     """
-    try:
-        try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, ValueError):  # the older, unmappable format
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise DataError(f"{path}: cannot be read as a file of tensors: {reason}") from None
+    loaded = load_tensors(path, mmap=True)
     if isinstance(loaded, dict) and isinstance(loaded.get("model"), dict):
         loaded = loaded["model"]
     if not isinstance(loaded, dict) or not all(

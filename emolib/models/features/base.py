@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from emolib.assets import weights_state
 from emolib.engines.fingerprint import fingerprint
 from emolib.errors import MissingDependencyError, MissingModelError
 from emolib.features.table import Modality
+from emolib.files import why_refused
 from emolib.params.discriminative import FeatureParams
 
 
@@ -52,6 +54,8 @@ class ModelExtractor:
                 model = self._load(torch_dtype=getattr(torch, self.params.dtype))
             except ImportError as error:
                 raise MissingDependencyError(f"{self.folder}: {error}") from None
+            except pickle.UnpicklingError as error:
+                raise MissingModelError(f"{self.folder}: {why_refused(error)}") from None
             except (OSError, ValueError, KeyError) as error:
                 raise MissingModelError(f"{self.folder}: cannot be loaded: {error}") from error
             self._model = model.to(device).eval()

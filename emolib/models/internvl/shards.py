@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emolib.errors import DataError
-from emolib.files import read_json
+from emolib.files import load_tensors, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -112,10 +112,7 @@ class BinFile:
         import torch
 
         self.path = path
-        try:
-            self._state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:
-            raise DataError(f"{path}: cannot be loaded as plain weights: {error}") from error
+        self._state = load_tensors(path, mmap=True)
         if not isinstance(self._state, dict) or not all(
             isinstance(t, torch.Tensor) for t in self._state.values()
         ):
