@@ -21,8 +21,8 @@ from emolib.params import Decoding, ModelParams
 from emolib.params.media import FaceParams
 from emolib.params.training import LoraParams
 from emolib.predict import zero_shot_prompt
+from emolib.rehearsal.internvl_files import write_source
 from emolib.training import train_lora
-from tests.internvl_source import write_source
 from tests.media_files import write_video
 
 

@@ -19,7 +19,7 @@ from emolib.models.internvl.budget import (
     tile_grid,
     tiling_of,
 )
-from tests.internvl_source import write_source
+from emolib.rehearsal.internvl_files import write_source
 
 GRIDS = json.loads((Path(__file__).parent / "data/internvl_grids.json").read_text())
 SIDES = st.integers(1, 5000)

@@ -22,7 +22,7 @@ from emolib.cli import convert as command
 from emolib.errors import DataError
 from emolib.models.internvl import shards, target
 from emolib.models.internvl.convert import convert
-from tests.internvl_source import TINY, TINY_300M, published_shapes, write_source
+from emolib.rehearsal.internvl_files import TINY, TINY_300M, published_shapes, write_source
 
 MB = 1 << 20
 # Matrices of some 10 MB; two layers and the embeddings make about 200 MB.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from emolib.errors import DataError
 from emolib.models.internvl import mapping, settings
-from tests.internvl_source import (
+from emolib.rehearsal.internvl_files import (
     TINY,
     TINY_300M,
     V1_5_26B,

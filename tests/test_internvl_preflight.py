@@ -15,7 +15,7 @@ from emolib.models.internvl import prompting
 from emolib.models.internvl.budget import TokenBudgetError
 from emolib.models.internvl.convert import convert
 from emolib.models.internvl.preflight import Counter, preflight_rows
-from tests.internvl_source import write_source
+from emolib.rehearsal.internvl_files import write_source
 from tests.test_internvl_prompting import TEXTS
 
 WORDS = TEXTS.map(lambda text: text + "a")  # an empty answer cannot be trained on

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from emolib.errors import DataError
 from emolib.models.internvl import prompting
 from emolib.models.internvl.prompting import BREAK, DIALECTS, broken_marks, dialect_of, lay_out
-from tests.internvl_source import BEYOND, SPECIAL
+from emolib.rehearsal.internvl_files import BEYOND, SPECIAL
 
 MARKS = (
     *SPECIAL, *BEYOND, "<|im_start|>", "<s>", "</s>", "<unk>", "<image>", "<video>", "<audio>",

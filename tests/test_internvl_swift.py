@@ -22,7 +22,7 @@ from emolib.models.internvl import prompting
 from emolib.models.internvl.budget import tiling_of
 from emolib.models.internvl.convert import convert
 from emolib.params import Decoding, ModelParams
-from tests.internvl_source import write_source
+from emolib.rehearsal.internvl_files import write_source
 from tests.shared import shared
 from tests.test_internvl_prompting import TEXTS
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from emolib.errors import DataError
 from emolib.models.internvl import tokenizer
-from tests.internvl_source import PIECES, sentencepiece_model, write_tokenizer
+from emolib.rehearsal.internvl_files import PIECES, sentencepiece_model, write_tokenizer
 from tests.shared import shared
 
 PARTS = st.sampled_from(

@@ -69,6 +69,7 @@ LAYERS = {
     "emolib.execution": 4,
     "emolib.plan": 1,
     "emolib.pipeline": 5,
+    "emolib.rehearsal": 5,
     "emolib.cli": 5,
     "emolib.__main__": 5,
 }

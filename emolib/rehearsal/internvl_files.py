@@ -6,6 +6,7 @@ import json
 import random
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -18,7 +19,7 @@ VOCABULARY = PIECES + len(BEYOND) + 2  # <box>, </box>
 # Published dimensions of OpenGVLab/InternVL2-26B, which has V1.5's own towers
 # (InternViT-6B-448px-V1-5 and internlm2-chat-20b), and of InternVL2-8B (InternViT-300M-448px
 # and internlm2_5-7b-chat).
-V1_5_26B = {
+V1_5_26B: dict[str, dict[str, Any]] = {
     "vision": {
         "hidden_size": 3200, "num_hidden_layers": 45, "num_attention_heads": 25,
         "intermediate_size": 12800, "norm_type": "rms_norm", "qk_normalization": True,
@@ -42,7 +43,7 @@ V2_8B = {
         "max_position_embeddings": 32768, "rope_scaling": {"factor": 2.0, "type": "dynamic"},
     },
 }  # fmt: skip
-TINY = {
+TINY: dict[str, dict[str, Any]] = {
     "vision": V1_5_26B["vision"]
     | {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
        "intermediate_size": 24, "image_size": 56},
@@ -58,7 +59,8 @@ TINY_300M = {
 }
 
 
-def published_config(size: dict) -> dict:
+def published_config(size: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The published config.json of a model of these sizes."""
     return {
         "architectures": ["InternVLChatModel"],
         "auto_map": {"AutoModel": "modeling_internvl_chat.InternVLChatModel"},
@@ -90,7 +92,7 @@ def published_config(size: dict) -> dict:
     }  # fmt: skip
 
 
-def published_shapes(config: dict) -> dict[str, tuple[int, ...]]:
+def published_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a published checkpoint, in its order."""
     v, m = config["vision_config"], config["llm_config"]
     h, p, hidden = v["hidden_size"], v["patch_size"], m["hidden_size"]
@@ -174,6 +176,7 @@ def sentencepiece_model(dummy_prefix: bool = False) -> bytes:
 
 
 def write_tokenizer(folder: Path, dummy_prefix: bool = False) -> None:
+    """Write tokenizer.model and tokenizer_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tokenizer.model").write_bytes(sentencepiece_model(dummy_prefix))
     names = {PIECES - 6 + i: t for i, t in enumerate((*SPECIAL, "<|im_start|>"))}
@@ -183,13 +186,15 @@ def write_tokenizer(folder: Path, dummy_prefix: bool = False) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def write_source(folder: Path, size: dict = TINY, shards: int = 3, **changes: object) -> Path:
+def write_source(
+    folder: Path, size: dict[str, dict[str, Any]] = TINY, shards: int = 3, **changes: object
+) -> Path:
     """Write a published-style folder; ``changes`` go into its config.json."""
     write_tokenizer(folder)
     config = published_config(size)
     shapes = list(published_shapes(config).items())
     generator = torch.Generator().manual_seed(0)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(shards):
         part = dict(shapes[number::shards])
         tensors = {
