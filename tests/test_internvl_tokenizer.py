@@ -80,6 +80,15 @@ def test_role_marks_cannot_be_spelt_by_their_old_names(kind, tmp_path):
     assert max(ids) < PIECES - 6
 
 
+def test_unused_pieces_leave_no_hole_for_later_tokens(tmp_path):
+    write_tokenizer(tmp_path, pieces=PIECES + 50)
+    fast = tokenizer.build(tmp_path)
+    assert fast.convert_tokens_to_ids("<img>") == PIECES + 50
+    assert len(fast) == PIECES + 59
+    spelt = fast("[FILLER_3][FILLER_40]", add_special_tokens=False)["input_ids"]
+    assert max(spelt) < PIECES - 6
+
+
 def test_no_token_lies_beyond_the_vocabulary(both):
     """The native processor's own ``<video>`` token would be outside the embedding."""
     fast, _ = both

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+
+from emolib.rehearsal.words import PIECES as PHRASES
 
 SPECIAL = ("<|plugin|>", "<|interpreter|>", "<|action_end|>", "<|action_start|>", "<|im_end|>")
 BEYOND = ("<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>")
@@ -141,8 +144,16 @@ def published_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 @cache
-def sentencepiece_model(dummy_prefix: bool = False) -> bytes:
-    """A small BPE model of InternLM2's kind: byte fallback, split digits, Chinese, spaces."""
+def sentencepiece_model(
+    dummy_prefix: bool = False, pieces: int = PIECES, more: tuple[str, ...] = ()
+) -> bytes:
+    """A small BPE model of InternLM2's kind: byte fallback, split digits, Chinese, spaces.
+
+    Args:
+        dummy_prefix: Put a space before every text.
+        pieces: Size of the vocabulary; what the small model lacks are unused pieces.
+        more: Further pieces, which no text is ever cut into.
+    """
     import io
 
     import sentencepiece
@@ -169,36 +180,59 @@ def sentencepiece_model(dummy_prefix: bool = False) -> bytes:
 
     model = proto.ModelProto()
     model.ParseFromString(out.getvalue())
+    for text in more:
+        model.pieces.add(piece=text.replace(" ", "▁"), score=-1e6, type=1)
+    for n in range(pieces - 6 - len(model.pieces)):
+        model.pieces.add(piece=f"[FILLER_{n}]", score=-1e6, type=5)
     for n in range(6):
-        piece = model.pieces.add()
-        piece.piece, piece.score, piece.type = f"[UNUSED_TOKEN_{141 + n}]", -1000.0 - n, 5
+        model.pieces.add(piece=f"[UNUSED_TOKEN_{141 + n}]", score=-1000.0 - n, type=5)
     return model.SerializeToString()
 
 
-def write_tokenizer(folder: Path, dummy_prefix: bool = False) -> None:
+def write_tokenizer(
+    folder: Path, dummy_prefix: bool = False, pieces: int = PIECES, more: tuple[str, ...] = ()
+) -> None:
     """Write tokenizer.model and tokenizer_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.model").write_bytes(sentencepiece_model(dummy_prefix))
-    names = {PIECES - 6 + i: t for i, t in enumerate((*SPECIAL, "<|im_start|>"))}
-    names |= {PIECES + i: t for i, t in enumerate((*BEYOND, "<box>", "</box>"))}
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model(dummy_prefix, pieces, more))
+    names = {pieces - 6 + i: t for i, t in enumerate((*SPECIAL, "<|im_start|>"))}
+    names |= {pieces + i: t for i, t in enumerate((*BEYOND, "<box>", "</box>"))}
     rows = {str(n): {"content": t, "special": True} for n, t in names.items()}
     config = {"added_tokens_decoder": rows, "model_max_length": 8192}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
 def write_source(
-    folder: Path, size: dict[str, dict[str, Any]] = TINY, shards: int = 3, **changes: object
+    folder: Path,
+    size: dict[str, dict[str, Any]] = TINY,
+    shards: int = 3,
+    pieces: int = PIECES,
+    speak: Callable[[dict[str, torch.Tensor], bytes], None] | None = None,
+    **changes: object,
 ) -> Path:
-    """Write a published-style folder; ``changes`` go into its config.json."""
-    write_tokenizer(folder)
+    """Write a published-style folder; ``changes`` go into its config.json.
+
+    Args:
+        folder: Where.
+        size: Widths, depths, vocabulary.
+        shards: Weight files.
+        pieces: Size of the sentencepiece vocabulary.
+        speak: Changes the weights before they are written; also gets tokenizer.model.
+        **changes: Go into config.json.
+    """
+    more = tuple(PHRASES) if speak else ()
+    write_tokenizer(folder, pieces=pieces, more=more)
     config = published_config(size)
     shapes = list(published_shapes(config).items())
     generator = torch.Generator().manual_seed(0)
+    drawn = {n: torch.rand(s, generator=generator) - 0.5 for n, s in shapes} if speak else {}
+    if speak:
+        speak(drawn, (folder / "tokenizer.model").read_bytes())
     weight_map: dict[str, str] = {}
     for number in range(shards):
         part = dict(shapes[number::shards])
         tensors = {
-            n: (torch.rand(s, generator=generator) - 0.5).to(torch.bfloat16)
+            n: (drawn[n] if speak else torch.rand(s, generator=generator) - 0.5).to(torch.bfloat16)
             for n, s in part.items()
         }
         name = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"

@@ -1,7 +1,7 @@
 """InternLM2's sentencepiece model as a fast tokenizer with the same ids.
 
 Differences that are meant: pieces that sentencepiece never produces (``[UNUSED_TOKEN_n]``)
-are left out, so no text can reach the ids of role marks through them; and ``<|plugin|>``, which
+have no merges, so no text can reach the ids of role marks through them; and ``<|plugin|>``, which
 V1.5 does not use, stands for the video token the native processor asks for, because a token
 beyond the vocabulary would crash the model as soon as a text spelt it.
 """
@@ -118,7 +118,8 @@ def _fast(model: Any, added: dict[int, str]) -> Any:
         added.get(i, text): i for i, (text, _, kind) in enumerate(pieces) if _kept(i, kind, added)
     }
     scores = {text: score for text, score, kind in pieces if kind in (_NORMAL, _USER)}
-    # Ids of pieces that are left out must not be given to others: the model keeps its own ids.
+    # Pieces without merges are never produced, but keep their ids: tokens beyond the vocabulary
+    # get the next free one, which must not lie in a hole.
     tokenizer = Tokenizer(
         BPE(vocab=vocab, merges=_merges(scores), unk_token="<unk>", fuse_unk=True,
             byte_fallback=True)
@@ -149,7 +150,7 @@ def _fast(model: Any, added: dict[int, str]) -> Any:
 
 
 def _kept(number: int, kind: int, added: dict[int, str]) -> bool:
-    return number in added or kind in (_NORMAL, _UNKNOWN, _USER, _BYTE)
+    return number in added or kind in (_NORMAL, _UNKNOWN, _USER, _UNUSED, _BYTE)
 
 
 def _runs() -> Any:
