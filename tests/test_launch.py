@@ -147,6 +147,8 @@ def test_without_gpus_the_processes_talk_over_gloo() -> None:
     assert plan.per_process == ((), ())
     assert plan.arguments == ("--use_cpu", "true", "--ddp_backend", "gloo")
     assert launch_plan(LoraParams(), 0, ModelParams(model="m")).arguments == ()
+    alone = launch_plan(LoraParams(), 0, ModelParams(model="m", device="cpu"))
+    assert alone.arguments == ("--use_cpu", "true")  # bfloat16 is refused without
     assert launch_plan(LoraParams(processes=2), 8, ModelParams(model="m", device="cpu")) == plan
     with pytest.raises(ParamsError, match="device 'cuda' .*0 are visible"):
         launch_plan(LoraParams(), 0, CUDA)

@@ -121,8 +121,11 @@ def launch_plan(
     if together:
         launcher = ("-m", "torch.distributed.run", "--nproc_per_node", str(recipe.processes))
         launcher += _rendezvous(recipe, run_id) if nodes > 1 else ("--standalone",)
-    # Without these, processes on CPUs would train side by side, each for itself.
-    arguments = ("--use_cpu", "true", "--ddp_backend", "gloo") if together and not visible else ()
+    arguments: tuple[str, ...] = ()
+    if not visible and (together or model.device == "cpu"):
+        arguments = ("--use_cpu", "true")  # else transformers refuses bfloat16 without a GPU
+    if not visible and together:
+        arguments += ("--ddp_backend", "gloo")  # else each would train for itself
     plan = LaunchPlan(visible, recipe.processes, nodes, launcher, arguments, recipe.deepspeed)
     if broken := broken_rules(len(plan.visible), plan.processes, plan.nodes, plan.deepspeed):
         raise ParamsError("; ".join(broken))
