@@ -159,7 +159,8 @@ def _media(arguments: list[str], field: str, seen: set[int]) -> Iterator[Path]:
         if option in arguments:
             file = Path(arguments[arguments.index(option) + 1])
             for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
-                if number in seen or option == "--val_dataset":
+                # ms-swift encodes the first row to show it, whether or not the plan has it.
+                if number in seen or number == 0 or option == "--val_dataset":
                     yield from map(Path, json.loads(line)[field])
 
 
