@@ -45,10 +45,20 @@ MODES = ("train", "train", "train", "valid", "test")
 Row = Sequence[object]
 
 
-def write_fake(kind: str, folder: Path, clips: int = 6, seed: int = 0) -> Path:
+def write_fake(
+    kind: str, folder: Path, clips: int = 6, seed: int = 0, world: Path | None = None
+) -> Path:
     """Write a stand-in of one of :data:`KINDS` into an empty or new folder.
 
     Cost: about 0.3 s a clip, most of it the generated video.
+
+    Args:
+        kind: Whose layout.
+        folder: Where.
+        clips: How many.
+        seed: Of clips and labels.
+        world: Where the generated clips are kept, for further stand-ins of as many; None =
+            nowhere.
 
     Returns:
         The folder, to be given as ``data.root``.
@@ -66,8 +76,10 @@ def write_fake(kind: str, folder: Path, clips: int = 6, seed: int = 0) -> Path:
     from emolib.datasets.demo import open_demo
 
     with tempfile.TemporaryDirectory() as scratch:
-        world = DataParams(kind="demo", clips=clips, seed=seed, root=f"{scratch}/demo")
-        KINDS[kind](folder, open_demo(world, Path(scratch)), np.random.default_rng(seed))
+        generated = DataParams(
+            kind="demo", clips=clips, seed=seed, root=str(world or Path(scratch) / "demo")
+        )
+        KINDS[kind](folder, open_demo(generated, Path(scratch)), np.random.default_rng(seed))
     return folder
 
 
