@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 Shapes = dict[str, tuple[int, ...]]
@@ -118,3 +119,119 @@ def layouts(config: Any, blocks: int) -> dict[str, Shapes]:
         "video": branch_layout(config, "video"),
         "audio": branch_layout(config, "audio"),
     }
+
+
+#: File names of the publication, by kind.
+FILES = {
+    "eva": "eva_vit_g.pth",
+    "blip2": "blip2_pretrained_flant5xxl.pth",
+    "imagebind": "imagebind_huge.pth",
+    "video": "finetune-vicuna7b-v2.pth",
+    "audio": "finetune_vicuna7b_audiobranch.pth",
+}
+
+
+def small_config() -> Any:
+    """AffectGPT's configuration of 2024 with small widths and depths.
+
+    Image and patch size, spectrogram, queries and positions stay as published.
+    """
+    from emolib.models.affectgpt import AffectGPTConfig
+    from emolib.rehearsal.published import LAYERS, WIDTH
+
+    blocks = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 2 * WIDTH,
+        "num_attention_heads": 2,
+        "num_hidden_layers": LAYERS,
+    }
+    read = blocks | {"encoder_hidden_size": WIDTH}
+    whole = AffectGPTConfig()
+    return AffectGPTConfig(
+        vision_config=blocks,
+        image_qformer_config=read
+        | {"cross_attention_frequency": whole.image_qformer_config.cross_attention_frequency},
+        video_qformer_config=read | {"cross_attention_frequency": 1},
+        audio_config=blocks | {"output_size": WIDTH},
+        audio_qformer_config=read | {"cross_attention_frequency": 1},
+    )
+
+
+def write_part(kind: str, path: Path) -> None:
+    """Write one published ``.pth`` file at small size: random half-precision tensors.
+
+    Args:
+        kind: A key of :data:`FILES`.
+        path: The file.
+    """
+    import torch
+
+    config = small_config()
+    config.text_config.hidden_size = _llm_config()["hidden_size"]
+    generator = torch.Generator().manual_seed(0)
+    shapes = layouts(config, config.vision_config.num_hidden_layers + 1)[kind]
+    state = {
+        key: (0.2 * torch.randn(shape, generator=generator)).half()
+        for key, shape in shapes.items()
+        if not key.endswith("position_ids")
+    }
+    if kind == "imagebind":
+        state["modality_postprocessors.audio.1.log_logit_scale"] = torch.tensor(20.0).log()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bare = kind in ("eva", "imagebind")
+    torch.save(state if bare else {"model": state, "epoch": 3}, path)
+
+
+def _llm_config() -> dict[str, Any]:
+    from emolib.rehearsal.published import entry_of, shrink
+
+    known = entry_of("lmsys/vicuna-7b-v1.5")
+    assert known is not None
+    config = shrink(known[1]["config"])
+    # v0 is LLaMA-7B of 2023 with a row for [PAD].
+    return config | {
+        "vocab_size": 32_001,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "torch_dtype": "float16",
+    }
+
+
+def write_vicuna(folder: Path) -> None:
+    """Write a Vicuna-7B v0 folder at small size: two ``.bin`` files, SentencePiece tokenizer."""
+    import json
+
+    import torch
+    from sentencepiece import SentencePieceProcessor
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from emolib.engines.tiny_parts import random_model
+    from emolib.files import write_json
+    from emolib.rehearsal.internvl_files import sentencepiece_model
+    from emolib.rehearsal.speech import piece_ids, teach_model
+    from emolib.rehearsal.words import PIECES
+
+    config = _llm_config()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", config)
+    pieces = sentencepiece_model(True, config["vocab_size"] - 1, tuple(PIECES))
+    (folder / "tokenizer.model").write_bytes(pieces)
+    settings = {"tokenizer_class": "LlamaTokenizer", "model_max_length": 2048}
+    write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "special_tokens_map.json", {})
+    (folder / "added_tokens.json").write_text(json.dumps({"[PAD]": config["vocab_size"] - 1}))
+    parsed = AutoConfig.from_pretrained(folder, local_files_only=True)
+    model = random_model(lambda: AutoModelForCausalLM.from_config(parsed), 0, embedding=0.3)
+    words = SentencePieceProcessor(model_proto=pieces)
+    ids = {words.id_to_piece(number): number for number in range(len(words))}
+    starts = [ids[t] for t in (":", "▁", "<0x3A>", "<0x0A>") if t in ids]
+    teach_model(model, piece_ids(ids, lambda text: text.replace(" ", "▁")), starts, ids["</s>"])
+    state = model.half().state_dict()
+    names = sorted(state)
+    weight_map: dict[str, str] = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"pytorch_model-{number:05d}-of-00002.bin"
+        torch.save({name: state[name] for name in part}, folder / file)
+        weight_map |= dict.fromkeys(part, file)
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+    write_json(folder / "pytorch_model.bin.index.json", index)
