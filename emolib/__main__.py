@@ -11,7 +11,17 @@ from emolib import __version__
 from emolib.errors import EmolibError
 
 # In the order a newcomer meets them; each module gives `add_parser` and `run`.
-COMMANDS = ("run", "predict", "score", "datasets", "convert", "doctor", "report", "record")
+COMMANDS = (
+    "run",
+    "rehearse",
+    "predict",
+    "score",
+    "datasets",
+    "convert",
+    "doctor",
+    "report",
+    "record",
+)
 
 EXIT_USER_ERROR = 2
 
