@@ -256,13 +256,14 @@ def calibration(study: Study, run: fusion.CrossFusion) -> dict[str, Any]:
 
 def weights(run: fusion.CrossFusion) -> dict[str, Any]:
     """Weights on standardised features, mean over the outer fusers."""
-    table = np.array([f.model.weights for f in run.fusers])
+    models = [f.views[0].model for f in run.fusers]
+    table = np.array([model.weights for model in models])
     return {
         "features": {
             n: round(float(w), 3)
-            for n, w in zip(run.fusers[0].model.features, table.mean(axis=0), strict=True)
+            for n, w in zip(models[0].features, table.mean(axis=0), strict=True)
         },
-        "penalties": dict(Counter(str(f.model.penalty) for f in run.fusers)),
+        "penalties": dict(Counter(str(model.penalty) for model in models)),
         "precision_weights": [f.precision_weight for f in run.fusers],
     }
 

@@ -92,7 +92,7 @@ def _prediction(
     asked = row is not None
     row = row or {"text": "[]", "error": None, "finish_reason": "", "seconds": 0.0}
     parsed = parse_labels(row["text"], cut=row["finish_reason"] == "length")
-    said = dict.fromkeys(group_of(label) for label in parsed.labels if normalise(label))
+    said = dict.fromkeys(group_of(x) or f"={x}" for x in parsed.labels if normalise(x))
     labels = tuple(found[group].label() for group in said if group in found)
     error = row["error"]
     # An empty list is a verdict, an empty text or a list of other words is none.

@@ -6,6 +6,7 @@ import json
 import re
 from itertools import combinations, product
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,9 +16,16 @@ from hypothesis import strategies as st
 from emolib import fusion, scoring
 from emolib.errors import LeakError, ScoreError
 from emolib.fusion import folds, logistic
-from emolib.fusion.expected import best_set, expected_terms, f1_weight
+from emolib.fusion.expected import (
+    Expectation,
+    best_candidates,
+    best_set,
+    expected_terms,
+    f1_weight,
+)
 from emolib.scoring.cached import CachedGrouping
-from emolib.scoring.grouping import MappingGrouping
+from emolib.scoring.grouping import MappingGrouping, TableGrouping
+from tests.shared import shared
 
 # --- by rule ---------------------------------------------------------------------------------
 
@@ -85,6 +93,52 @@ def test_systems_must_cover_the_same_clips(fuse):
 def test_groups_that_depend_on_the_clip_are_refused():
     with pytest.raises(ScoreError, match="depend on the label alone"):
         fusion.union(SYSTEMS, CachedGrouping({"x": "[['happy']]"}))
+    with pytest.raises(ScoreError, match="at least one grouping"):
+        fusion.union(SYSTEMS, [])
+
+
+@pytest.mark.parametrize("odd", ["w" * 9000, {f"word {k}" for k in range(9000)}])
+def test_a_refusal_shows_a_few_items_only(odd):
+    with pytest.raises(ScoreError) as error:
+        fusion.union(SYSTEMS, [odd])
+    assert len(str(error.value)) < 400
+
+
+class TwoRings(TableGrouping):
+    """Two views: an inner ring that both words of joy share, and an outer one that parts them."""
+
+    name = "rings"
+    INNER: ClassVar = {"happy": "joy", "joyful": "joy", "sad": "pain", "angry": "pain"}
+    OUTER: ClassVar = {"happy": "calm", "joyful": "loud", "angry": "loud", "proud": "calm"}
+
+    def views(self, vocab):
+        return [[ring.get(label) for label in vocab] for ring in (self.INNER, self.OUTER)]
+
+    def known(self, vocab):
+        return [label in self.INNER or label in self.OUTER for label in vocab]
+
+
+def test_labels_are_one_candidate_when_they_agree_in_every_view():
+    group_of = fusion.GroupOf(TwoRings())
+    assert group_of("happy") == "joy / calm"
+    assert group_of("Joyful") == "joy / loud"
+    assert group_of("sad") == "pain / -"
+    assert group_of("chair") is None
+    assert group_of.views("pain / -") == ("pain", None)
+    assert group_of.sets_of(["happy", "sad", "chair"]) == ({"joy", "pain"}, {"calm"})
+    assert group_of.correct({"joy / loud", "pain / -"}, ["happy", "angry"]) == pytest.approx(1.5)
+    systems = {"a": {"x": ["happy", "chair"]}, "b": {"x": ["joyful", "sad"]}}
+    assert fusion.union(systems, TwoRings()) == {"x": ["happy", "joyful", "sad"]}
+
+
+def test_a_dictionary_and_several_groupings_are_groupings():
+    mine = {"happy": "plus", "angry": "minus", "sad": "minus"}
+    assert fusion.GroupOf(mine)("happy") == fusion.GroupOf(MappingGrouping(mine))("happy")
+    assert fusion.GroupOf(mine).version != fusion.GroupOf({"happy": "minus"}).version
+    both = fusion.GroupOf([mine, TwoRings()])
+    assert both.name == "mapping + rings"
+    assert both.weights.tolist() == [0.5, 0.25, 0.25]  # groupings count the same
+    assert both("sad") != both("angry")  # one group of the first, two of the second
 
 
 # --- the list with the highest expected score ------------------------------------------------
@@ -191,6 +245,77 @@ def test_many_candidates_stay_exact():
     assert terms.sum() == pytest.approx((hits / (hits + more)).mean(), abs=1e-3)
 
 
+def test_the_official_wheels_are_a_grouping():
+    wheels = scoring.open_grouping("ew2026", tables=shared("data/wheels/2026"))
+    gold, systems, sure = world()
+    group_of = fusion.GroupOf(wheels)
+    assert len(group_of.weights) == 5
+    assert group_of("joyful") == group_of("joyfully") is not None
+    fused = fusion.cross_predict(gold, systems, sure, grouping=wheels, outer=4)
+    spliced = fusion.concat(list(systems.values()))
+    f1 = [scoring.score(gold, x, wheels, resamples=0).f1 for x in (fused.labels, spliced)]
+    assert f1[0] > f1[1]
+
+
+RINGS = st.lists(
+    st.tuples(st.integers(-1, 2), st.integers(-1, 3)), min_size=1, max_size=6, unique=True
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    RINGS,
+    st.lists(st.floats(0, 1), min_size=7, max_size=7),
+    MISSED,
+    st.floats(0, 1),
+    st.sampled_from(["avg", "clip_f1"]),
+    st.integers(1, 6),
+)
+def test_the_expectation_over_views_equals_brute_force(rings, p, missed, weight, objective, cap):
+    chances = np.array(p[:3]), np.array(p[3:])
+    shares = 0.3, 0.7
+    views = [
+        Expectation(
+            np.array([ring[v] for ring in rings]),
+            expected_terms(chances[v], missed, objective, weight),
+            shares[v],
+        )
+        for v in (0, 1)
+    ]
+    every = [s for m in range(min(len(rings), cap) + 1) for s in combinations(range(len(rings)), m)]
+
+    def value(chosen):
+        parts = [sorted({rings[i][v] for i in chosen} - {-1}) for v in (0, 1)]
+        worlds = [enumerated(chances[v], missed, parts[v], objective, weight) for v in (0, 1)]
+        return shares[0] * worlds[0] + shares[1] * worlds[1]
+
+    values = {s: value(s) for s in every}
+    for chosen in every:
+        row = np.isin(np.arange(len(rings)), chosen).astype(float)[None]
+        found = sum(view.weight * view.value(row)[0] for view in views)
+        assert found == pytest.approx(values[chosen], abs=1e-9)
+    order = np.array([np.mean([chances[v][r] for v, r in enumerate(ring)]) for ring in rings])
+    choice = best_candidates(views, order, cap)
+    mine = set(choice.chosen)
+    assert len(mine) <= cap
+    assert choice.value == pytest.approx(values[tuple(sorted(mine))], abs=1e-9)
+    for other in every:  # no addition, removal or swap of one candidate is better
+        change = mine ^ set(other)
+        if len(change) == 1 or (len(change) == 2 and len(other) == len(mine)):
+            assert values[other] <= choice.value + 1e-9
+        if len(change) == 1:
+            gain = choice.gains[change.pop()] * (1 if len(other) < len(mine) else -1)
+            assert gain == pytest.approx(choice.value - values[other], abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PROBABILITIES, MISSED, st.floats(0, 1), CAPS)
+def test_with_one_view_the_climb_finds_the_exact_list(p, missed, weight, cap):
+    exact = best_set(np.array(p), missed, "avg", weight, cap)
+    view = Expectation(np.arange(len(p)), expected_terms(np.array(p), missed, "avg", weight), 1.0)
+    assert best_candidates([view], np.array(p), cap).value == pytest.approx(exact.value, abs=1e-9)
+
+
 # --- the fitted model ------------------------------------------------------------------------
 
 WORDS = ["happy", "sad", "angry", "surprised", "tired", "proud", "grateful", "bored"]
@@ -219,7 +344,7 @@ def test_learns_whom_to_trust_and_beats_splicing():
     gold, systems, _ = world()
     fused = fusion.cross_predict(gold, systems, outer=5)
     assert avg(gold, fused.labels) > avg(gold, fusion.concat(list(systems.values()))) + 0.1
-    model = fused.fusers[0].model
+    model = fused.fusers[0].views[0].model
     weight = dict(zip(model.features, model.weights, strict=True))
     assert weight["named: good"] > weight["named: bad"]
 
@@ -238,6 +363,79 @@ def test_a_clips_own_gold_changes_nothing():
         assert again.fold_of == plain.fold_of
         outside = [c for c in gold if plain.fold_of[c] != fold]
         assert any(again.verdicts[c] != plain.verdicts[c] for c in outside)  # the poison works
+
+
+VARIED = (
+    {"grouping": TwoRings()},
+    {"grouping": [TwoRings(), None]},
+    {"families": {"good": "one", "bad": "one"}},
+    {"settings": fusion.FusionSettings(similar=True)},
+    {
+        "grouping": TwoRings(),
+        "settings": fusion.FusionSettings(similar=True, objective="f1", add=2),
+    },
+)
+
+
+@pytest.mark.parametrize("options", VARIED)
+def test_a_clips_own_gold_changes_nothing_whatever_the_options(options):
+    gold, systems, sure = world()
+    plain = fusion.cross_predict(gold, systems, sure, outer=4, **options)
+    inside = [c for c in gold if plain.fold_of[c] == 1]
+    poisoned = {c: ["proud", "sad", "bored"] if c in inside else x for c, x in gold.items()}
+    again = fusion.cross_predict(poisoned, systems, sure, outer=4, **options)
+    assert all(again.verdicts[c] == plain.verdicts[c] for c in inside)
+    assert any(again.verdicts[c] != plain.verdicts[c] for c in gold if c not in inside)
+    for fuser in plain.fusers[:1]:
+        text = json.dumps(fuser.to_json(), allow_nan=False)
+        back = fusion.Fuser.from_json(json.loads(text), options.get("grouping"))
+        new = later(systems, sure)
+        assert back.explain(*new) == fuser.explain(*new)
+        assert all(0 < v.probability < 1 for rows in fuser.explain(*new).values() for v in rows)
+
+
+def test_fitting_under_the_groups_that_are_scored_is_better_there():
+    gold, systems, sure = world(120)
+    rings, words = TwoRings(), scoring.open_grouping("exact")
+    fitted = {g: fusion.cross_predict(gold, systems, sure, grouping=g) for g in (rings, words)}
+    for here, there in ((rings, words), (words, rings)):
+        scores = [
+            scoring.score(gold, fitted[g].labels, here, empty_gold="drop", resamples=0).avg
+            for g in (here, there)
+        ]
+        assert scores[0] > scores[1] - 0.01
+
+
+def test_variants_of_one_model_have_one_vote_together():
+    gold, systems, _ = world()
+    copies = {f"bad {k}": systems["bad"] for k in range(5)}
+    families = dict.fromkeys(copies, "bad")
+    many = fusion.fit(gold, {**systems, **copies}, families=families | {"bad": "bad"})
+    plain = fusion.fit(gold, systems)
+    assert many.views[0].model.features == plain.views[0].model.features
+    new, more = later(systems)[0], later({**systems, **copies})[0]
+    for clip, verdicts in plain.explain(new).items():
+        others = {v.group: v for v in many.explain(more)[clip]}
+        for v in verdicts:
+            assert others[v.group].probability == pytest.approx(v.probability, abs=1e-9)
+    with pytest.raises(ScoreError, match="families: 'x' is none of"):
+        fusion.fit(gold, systems, families={"x": "y"})
+
+
+def test_similar_clips_teach_what_single_groups_cannot():
+    rng = np.random.default_rng(0)
+    gold, said = {}, {}
+    for k in range(120):  # "sad" is right when "tired" was named beside it, and only then
+        beside = rng.random() < 0.5
+        gold[f"c{k:03d}"] = ["sad"] if beside else ["proud"]
+        said[f"c{k:03d}"] = ["sad", "tired", "proud"] if beside else ["sad", "bored", "proud"]
+    systems = {"a": said}
+    fused = fusion.cross_predict(gold, systems, settings=fusion.FusionSettings(similar=True))
+    assert np.mean([fused.labels[c] == gold[c] for c in gold]) > 0.95
+    fuser = fused.fusers[0]
+    model = fuser.views[0].model
+    assert model.features[-1] == "similar clips"
+    assert model.weights[-1] == max(model.weights)
 
 
 def test_deterministic_and_independent_of_the_order_of_clips():
@@ -269,7 +467,7 @@ def test_json_round_trip():
         fuser = fusion.fit(gold, systems, sure, settings=fusion.FusionSettings(**options))
         text = json.dumps(fuser.to_json(), allow_nan=False)
         again = fusion.Fuser.from_json(json.loads(text))
-        assert again == fuser
+        assert again.to_json() == fuser.to_json()
         assert again.explain(*new) == fuser.explain(*new)
 
 

@@ -150,7 +150,8 @@ def test_every_label_is_explained_and_the_reasons_add_up(fused):
     assert kept == done.labels[strategies.OURS]
     for row in rows:
         fuser = done.cross.fusers[row["fold"]]
-        base = fuser.model.shift + fuser.model.slope * fuser.model.intercept
+        model = fuser.views[0].model
+        base = model.shift + model.slope * model.intercept
         odds = np.log(row["probability"] / (1 - row["probability"]))
         assert base + sum(row["because"].values()) == pytest.approx(odds, abs=1e-9)
         assert row["name"] not in fuser.trained_on

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from emolib.errors import ScoreError
+from emolib.hashing import key_of
 from emolib.labels import normalise
 from emolib.scoring import lexicon
-from emolib.scoring.grouping import TableGrouping
+from emolib.scoring.grouping import MappingGrouping, TableGrouping
 
 Labels = Mapping[str, Sequence[str]]  # clip -> labels
 Systems = Mapping[str, Labels]  # system -> clip -> labels
@@ -47,47 +51,99 @@ class Candidate:
 class GroupOf:
     """Label -> group, looked up once.
 
+    A grouping has one view of the labels or several (the five emotion wheels). Labels are one
+    candidate when they are in the same group in *every* view, and are dropped when they are
+    outside the tables in all of them, as the official wheel scores do. A label's group is then
+    the combination of its groups, and it is correct to the extent of the views in which it is.
+
     Attributes:
-        grouping: What says so.
-        name: Its name.
-        version: Its version.
+        grouping: The groupings, in the order given.
+        name: Their names.
+        version: Their versions.
+        weights: float64 [views], the share of each view in a score; sums to 1. Every grouping
+            counts the same, and so does every view of a grouping.
 
     Args:
-        grouping: A grouping that depends on the label alone and has one view: ``lexicon``,
-            ``exact`` or a mapping. (Stored answers know the gold labels, which a fusion must not;
-            wheels have five views.)
+        grouping: The lexicon (default); any grouping that depends on the label alone ("exact",
+            "lexicon", "ew2025", "ew2026"), a dictionary label -> group, or several of these.
 
     Raises:
-        ScoreError: a grouping of another kind.
+        ScoreError: a grouping of another kind. Stored or model-made groups depend on the clip
+            and contain its gold labels, which a fusion must not know.
     """
 
     def __init__(self, grouping: object | None = None) -> None:
-        grouping = lexicon.LexiconGrouping() if grouping is None else grouping
-        if not isinstance(grouping, TableGrouping) or len(grouping.views(["happy"])) != 1:
-            raise ScoreError(
-                f"fusion cannot group candidates by {getattr(grouping, 'name', grouping)!r}: give "
-                "lexicon, exact or a mapping, whose groups depend on the label alone"
-            )
-        self.name, self.version = grouping.name, grouping.version
-        self.grouping: TableGrouping = grouping
-        self._known: dict[str, tuple[str, str]] = {}
+        several = isinstance(grouping, Sequence) and not isinstance(grouping, str)
+        given: Sequence[object] = grouping if several else [grouping]  # type: ignore[assignment]
+        self.grouping = tuple(_table(one) for one in given)
+        if not self.grouping:
+            raise ScoreError("fusion needs at least one grouping")
+        self.name = " + ".join(one.name for one in self.grouping)
+        self.version = " + ".join(one.version for one in self.grouping)
+        counts = [len(one.views(["happy"])) for one in self.grouping]
+        self.weights = np.array([1 / (n * len(counts)) for n in counts for _ in range(n)])
+        self._known: dict[str, tuple[str, str | None]] = {}
+        self._views: dict[str, tuple[str | None, ...]] = {}
 
-    def __call__(self, label: str) -> str:
-        """Group of one label, normalised first."""
+    def __call__(self, label: str) -> str | None:
+        """Return the group of one label, None when it has none."""
         return self.word_and_group(label)[1]
 
-    def word_and_group(self, label: str) -> tuple[str, str]:
-        """The label normalised, "" when nothing is left of it, and its group."""
+    def word_and_group(self, label: str) -> tuple[str, str | None]:
+        """Return the label normalized, "" when nothing is left of it, and its group."""
         if label not in self._known:
             word = normalise(label)
-            group = self.grouping.views([word])[0][0] if word else None
-            self._known[label] = word, f"={word}" if group is None else group
+            views = [v[0] for one in self.grouping for v in one.views([word])] if word else []
+            group = None
+            if any(view is not None for view in views):
+                shown = ["-" if view is None else view for view in views]
+                group = shown[0] if len(shown) == 1 else " / ".join(shown)
+                self._views.setdefault(group, tuple(views))
+            self._known[label] = word, group
         return self._known[label]
 
+    def views(self, group: str) -> tuple[str | None, ...]:
+        """Return the group of every view, of a group that was returned before."""
+        return self._views[group]
+
     def set_of(self, labels: Iterable[str]) -> frozenset[str]:
-        """Groups of several labels."""
-        both = map(self.word_and_group, labels)
-        return frozenset(group for word, group in both if word)
+        """Return the groups of several labels."""
+        return frozenset(group for label in labels if (group := self(label)) is not None)
+
+    def sets_of(self, labels: Iterable[str]) -> tuple[frozenset[str], ...]:
+        """Return the groups of several labels, view by view."""
+        rows = [self._views[group] for group in self.set_of(labels)]
+        return tuple(
+            frozenset(group for row in rows if (group := row[v]) is not None)
+            for v in range(len(self.weights))
+        )
+
+    def correct(self, groups: Iterable[str], gold: Iterable[str]) -> float:
+        """Return how many of some groups are correct: with one view, those also in gold.
+
+        Args:
+            groups: Groups that were returned before.
+            gold: Gold labels.
+        """
+        true = self.sets_of(gold)
+        views = [self._views[group] for group in groups]
+        hits = [sum(row[v] in true[v] for row in views) for v in range(len(true))]
+        return hits[0] if len(hits) == 1 else float(self.weights @ np.array(hits, float))
+
+
+def _table(grouping: object | None) -> TableGrouping:
+    """Return one grouping that depends on the label alone."""
+    if grouping is None:
+        return lexicon.LexiconGrouping()
+    if isinstance(grouping, Mapping):
+        return MappingGrouping(grouping, version=key_of(groups=dict(grouping))[:12])
+    if not isinstance(grouping, TableGrouping):
+        kind = getattr(grouping, "name", None) or reprlib.repr(grouping)
+        raise ScoreError(
+            f"fusion cannot group candidates by {kind!r}: give lexicon, exact, a wheel or a "
+            "mapping, whose groups depend on the label alone"
+        )
+    return grouping
 
 
 @lru_cache(maxsize=4096)
@@ -123,7 +179,7 @@ def candidates(clip: str, systems: Systems, group_of: GroupOf) -> dict[str, Cand
     for system, labels in systems.items():
         for label in labels[clip]:
             word, group = group_of.word_and_group(label)
-            if word:
+            if group is not None:
                 words = named.setdefault(group, {})
                 words[system] = (*words.get(system, ()), word)
     return {group: Candidate(group, words) for group, words in named.items()}

@@ -35,6 +35,14 @@ and mean recall R. Where it is highest, no small change of any list raises its l
 dF = (2 R^2 dA + 2 A^2 dR) / (A + R)^2, so every clip's list maximises w A + (1 - w) R with
 w = R^2 / (A^2 + R^2): :func:`f1_weight` finds that fixed point. Where A > R, it gives recall
 more weight than one half.
+
+**Several views.** Under the emotion wheels a label has a group in each of several views, and a
+score is the mean over views. A list S of candidates names the groups G_v(S) in view v, so its
+expected score is the weighted sum over views of the expectation above of G_v(S), which is exact
+given each view's probabilities. Which list is best is no longer a matter of order, because two
+candidates may share a group in one view and not in another: :func:`best_candidates` climbs from
+the best list of the most probable ones, by adding, dropping and swapping, to a list that none of
+these steps improves. A property test compares it with brute force.
 """
 
 from __future__ import annotations
@@ -141,6 +149,80 @@ def best_set(
         more = terms[m + 1]
         gains[~kept] = more[kept].sum() + more[~kept] - values[m]
     return Choice(tuple(chosen.tolist()), float(values[m]), gains)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expectation:
+    """One view of a clip: what its groups are expected to add to a list.
+
+    Attributes:
+        group: int64 [candidates], group of each candidate in this view; -1 = none.
+        terms: float64 [k + 1, k], of :func:`expected_terms` over the view's groups.
+        weight: Share of the view in the score.
+    """
+
+    group: np.ndarray
+    terms: np.ndarray
+    weight: float
+
+    def value(self, chosen: np.ndarray) -> np.ndarray:
+        """Return the expected score of several lists in this view.
+
+        Args:
+            chosen: bool [lists, candidates].
+
+        Returns:
+            float64 [lists].
+        """
+        member = np.zeros((len(self.group), self.terms.shape[1] + 1))
+        member[np.arange(len(self.group)), self.group] = 1.0
+        named = (chosen @ member)[:, :-1] > 0
+        return (self.terms[named.sum(axis=1)] * named).sum(axis=1)
+
+
+def best_candidates(views: Sequence[Expectation], p: np.ndarray, cap: int | None = None) -> Choice:
+    """Choose candidates that have groups in several views.
+
+    Args:
+        views: The views, at least one.
+        p: float64 [k], how probable each candidate is, mean over views: orders the first try.
+        cap: Longest list allowed; None = no limit.
+
+    Returns:
+        A list that no addition, removal or swap of one candidate improves. Cost: the square of
+        the candidates for each step.
+    """
+    k = len(p)
+    longest = k if cap is None else min(cap, k)
+
+    def values(lists: np.ndarray) -> np.ndarray:
+        return np.round(sum(v.weight * v.value(lists) for v in views), 12)
+
+    order = np.argsort(-p, kind="stable")
+    first = np.zeros((longest + 1, k))
+    for m in range(longest + 1):
+        first[m, order[:m]] = 1.0
+    scores = values(first)
+    best = int(np.argmax(scores))
+    chosen, value = first[best], float(scores[best])
+    while k:
+        inside, outside = np.flatnonzero(chosen), np.flatnonzero(chosen == 0)
+        steps: list[tuple[int | None, int | None]] = [(i, None) for i in inside]
+        steps += [(None, j) for j in outside if len(inside) < longest]
+        steps += [(i, j) for i in inside for j in outside]
+        near = np.repeat(chosen[None], len(steps), axis=0)
+        for row, (drop, add) in zip(near, steps, strict=True):
+            if drop is not None:
+                row[drop] = 0.0
+            if add is not None:
+                row[add] = 1.0
+        scores = values(near)
+        if not len(scores) or scores.max() <= value + 1e-11:
+            break
+        chosen, value = near[int(np.argmax(scores))], float(scores.max())
+    flipped = np.abs(np.repeat(chosen[None], k, axis=0) - np.eye(k))
+    gains = (values(flipped) - value) * np.where(chosen > 0, -1, 1) if k else np.zeros(0)
+    return Choice(tuple(i for i in order.tolist() if chosen[i]), value, gains)
 
 
 def f1_weight(clips: Sequence[np.ndarray], missed: np.ndarray, cap: int | None = None) -> float:

@@ -20,6 +20,9 @@ class FusionSettings:
         cap: Longest list; None = no limit.
         add: So many of the groups most frequent in training gold are candidates of every clip,
             named or not; 0 = only what a system named.
+        similar: Also learn from the whole pattern of votes on a clip
+            (:class:`~emolib.fusion.ridge.Ridge`); worth its time with many systems. Memory: the
+            square of the training clips.
         folds: Inner folds, from which counts, penalty and calibration are taken.
         seed: Seed of the inner folds.
     """
@@ -28,6 +31,7 @@ class FusionSettings:
     precision_weight: float = 0.5
     cap: int | None = None
     add: int = 0
+    similar: bool = False
     folds: int = 5
     seed: int = 0
 

@@ -1,142 +1,138 @@
-"""What training clips teach about groups and systems: counts, smoothed when they are used."""
+"""What training clips teach about groups and sources: counts, smoothed when they are used."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import log
 from typing import Any
 
-from emolib.fusion.candidates import Confidences, GroupOf, Labels, Systems
+import numpy as np
+
+from emolib.fusion.candidates import Labels
+from emolib.fusion.votes import Votes
 from emolib.labels import normalise
 
 # A rate seen n times is mixed with this many imaginary cases of its base rate.
 PRIOR_CASES = 5.0
 
 
-def logit(p: float) -> float:
-    """Log odds, of a probability kept inside [0.001, 0.999]."""
-    p = min(max(p, 1e-3), 1 - 1e-3)
-    return log(p / (1 - p))
+def logit(p: np.ndarray) -> np.ndarray:
+    """Log odds, of probabilities kept inside [0.001, 0.999]."""
+    p = np.clip(p, 1e-3, 1 - 1e-3)
+    return np.log(p / (1 - p))
 
 
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """One clip as groups.
-
-    Attributes:
-        named: System -> groups it named.
-        confidence: System -> group -> its confidence, in [0, 1].
-        gold: Gold groups; empty when not known.
-    """
-
-    named: Mapping[str, frozenset[str]]
-    confidence: Mapping[str, Mapping[str, float]]
-    gold: frozenset[str] = frozenset()
-
-
-def read_clip(
-    name: str,
-    systems: Systems,
-    confidences: Confidences,
-    group_of: GroupOf,
-    gold: Labels | None = None,
-) -> Clip:
-    """Bring one clip's labels to groups; confidences of synonyms add up, to 1 at most."""
-    sure: dict[str, dict[str, float]] = {}
-    for system, clips in confidences.items():
-        table: Counter[str] = Counter()
-        for label, value in clips.get(name, {}).items():
-            table[group_of(label)] += value  # type: ignore[assignment]
-        sure[system] = {group: min(float(v), 1.0) for group, v in table.items()}
-    return Clip(
-        {system: group_of.set_of(labels[name]) for system, labels in systems.items()},
-        sure,
-        group_of.set_of(gold[name]) if gold is not None else frozenset(),
-    )
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Statistics:
-    """Counts over training clips.
+    """Counts over training clips, in one view. A vote counts as its share, in [0, 1].
 
     Attributes:
         n: Clips.
-        gold: Group -> clips whose gold has it.
-        named: (system, group) -> clips in which the system named it.
-        joint: (system, named group, gold group) -> clips.
-        total: System -> groups it named, over all clips.
-        hits: System -> how many of them are gold.
-        confidence: (system, group) -> sum of its confidence.
+        groups: Groups that were named.
+        gold_groups: Groups that are in gold.
+        gold: float64 [gold groups], clips whose gold has each.
+        named: float64 [sources, groups], votes for each.
+        joint: float64 [sources, groups, gold groups], votes for the first where gold has the
+            second.
+        confidence: float64 [systems with confidences, groups], sums of confidences.
     """
 
     n: int
-    gold: Mapping[str, int]
-    named: Mapping[tuple[str, str], int]
-    joint: Mapping[tuple[str, str, str], int]
-    total: Mapping[str, int]
-    hits: Mapping[str, int]
-    confidence: Mapping[tuple[str, str], float]
+    groups: tuple[str, ...]
+    gold_groups: tuple[str, ...]
+    gold: np.ndarray
+    named: np.ndarray
+    joint: np.ndarray
+    confidence: np.ndarray
 
     @classmethod
-    def count(cls, clips: Collection[Clip]) -> Statistics:
-        """Count. Time and memory: named groups times gold groups, summed over clips."""
-        gold: Counter[str] = Counter()
-        named: Counter[tuple[str, str]] = Counter()
-        joint: Counter[tuple[str, str, str]] = Counter()
-        total: Counter[str] = Counter()
-        hits: Counter[str] = Counter()
-        confidence: dict[tuple[str, str], float] = {}
-        for clip in clips:
-            gold.update(clip.gold)
-            for system, groups in clip.named.items():
-                total[system] += len(groups)
-                hits[system] += len(groups & clip.gold)
-                named.update((system, g) for g in groups)
-                joint.update((system, g, true) for g in groups for true in clip.gold)
-            for system, table in clip.confidence.items():
-                for group, value in table.items():
-                    confidence[system, group] = confidence.get((system, group), 0.0) + value
-        return cls(len(clips), gold, named, joint, total, hits, confidence)
+    def count(cls, votes: Votes, gold_groups: tuple[str, ...], gold: np.ndarray) -> Statistics:
+        """Count. Memory: sources times groups times gold groups.
 
-    def frequency(self, group: str) -> float:
-        """Share of clips whose gold has the group, smoothed by half a clip."""
-        return (self.gold.get(group, 0) + 0.5) / (self.n + 1)
+        Args:
+            votes: Votes on the training clips.
+            gold_groups: Names of the columns of gold.
+            gold: bool [clips, gold groups].
+        """
+        shape = -1, len(votes.groups)
+        y = gold.astype(float)
+        return cls(
+            len(gold),
+            votes.groups,
+            gold_groups,
+            y.sum(axis=0),
+            votes.share.sum(axis=0).reshape(shape),
+            (votes.share.T @ y).reshape(*shape, len(gold_groups)),
+            votes.confidence.sum(axis=0).reshape(shape),
+        )
 
-    def precision(self, system: str) -> float:
-        """Share of a system's groups that are right, smoothed."""
-        return (self.hits.get(system, 0) + 1) / (self.total.get(system, 0) + 2)
+    def of(self, groups: Sequence[str]) -> Statistics:
+        """Return the same counts with other columns: groups never named have none."""
+        if tuple(groups) == self.groups:
+            return self
+        index = {group: column for column, group in enumerate(self.groups)}
+        here = [column for column, group in enumerate(groups) if group in index]
+        there = [index[groups[column]] for column in here]
 
-    def reliability(self, system: str, group: str) -> float:
-        """Log odds that the system is right on this group, over those of all its groups."""
-        base = self.precision(system)
-        hits = self.joint.get((system, group, group), 0)
-        rate = (hits + PRIOR_CASES * base) / (self.named.get((system, group), 0) + PRIOR_CASES)
-        return logit(rate) - logit(base)
+        def put(table: np.ndarray) -> np.ndarray:
+            wide = np.zeros((table.shape[0], len(groups), *table.shape[2:]))
+            wide[:, here] = table[:, there]
+            return wide
 
-    def lift(self, group: str, system: str, named: str) -> float:
-        """Log of how much likelier ``group`` is when the system named ``named``."""
-        base = self.frequency(group)
-        joint = self.joint.get((system, named, group), 0)
-        rate = (joint + PRIOR_CASES * base) / (self.named.get((system, named), 0) + PRIOR_CASES)
-        return log(rate / base)
+        named, joint, confidence = map(put, (self.named, self.joint, self.confidence))
+        return Statistics(
+            self.n, tuple(groups), self.gold_groups, self.gold, named, joint, confidence
+        )
 
-    def confidence_lift(self, system: str, group: str, value: float) -> float:
-        """Log of a confidence over the system's mean confidence in the group; 0 when unseen."""
-        mean = self.confidence.get((system, group), 0.0) / max(self.n, 1)
-        return log((value + 0.01) / (mean + 0.01)) if mean else 0.0
+    @property
+    def frequency(self) -> np.ndarray:
+        """Share of clips whose gold has each gold group, smoothed by half a clip.
+
+        float64 [gold groups + 1]; the last number is that of a group that is in no gold.
+        """
+        return (np.append(self.gold, 0.0) + 0.5) / (self.n + 1)
+
+    def columns(self, groups: Sequence[str]) -> np.ndarray:
+        """Return where groups stand in :attr:`frequency`, int64."""
+        index = {group: column for column, group in enumerate(self.gold_groups)}
+        return np.array([index.get(group, len(index)) for group in groups], np.int64)
+
+    def hits(self) -> np.ndarray:
+        """Votes for each group where it was in gold, float64 [sources, groups]."""
+        at = self.columns(self.groups)
+        known = at < len(self.gold_groups)
+        found = np.zeros(self.named.shape)
+        found[:, known] = self.joint[:, known, at[known]]
+        return found
+
+    def reliability(self) -> np.ndarray:
+        """Log odds that a source is right on a group, over those of all its votes.
+
+        float64 [sources, groups].
+        """
+        hits = self.hits()
+        base = (hits.sum(axis=1) + 1) / (self.named.sum(axis=1) + 2)
+        rate = (hits + PRIOR_CASES * base[:, None]) / (self.named + PRIOR_CASES)
+        return logit(rate) - logit(base)[:, None]
+
+    def lift(self) -> np.ndarray:
+        """Log of how much likelier a gold group is where a source named a group.
+
+        float64 [sources, groups, gold groups + 1]; the last column is that of a group in no gold.
+        """
+        joint = np.concatenate([self.joint, np.zeros((*self.joint.shape[:2], 1))], axis=2)
+        base = self.frequency
+        rate = (joint + PRIOR_CASES * base) / (self.named[..., None] + PRIOR_CASES)
+        return np.log(rate / base)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists and objects, sorted."""
+        """Return plain lists and objects; of tables, what is not 0."""
         return {
             "n": self.n,
-            "gold": dict(sorted(self.gold.items())),
-            "named": [[*key, n] for key, n in sorted(self.named.items())],
-            "joint": [[*key, n] for key, n in sorted(self.joint.items())],
-            "total": dict(sorted(self.total.items())),
-            "hits": dict(sorted(self.hits.items())),
-            "confidence": [[*key, v] for key, v in sorted(self.confidence.items())],
+            "groups": list(self.groups),
+            "gold": dict(zip(self.gold_groups, self.gold.tolist(), strict=True)),
+            **{name: _cells(getattr(self, name)) for name in ("named", "joint", "confidence")},
         }
 
     @classmethod
@@ -144,13 +140,24 @@ class Statistics:
         """Undo :meth:`to_json`."""
         return cls(
             data["n"],
-            data["gold"],
-            {(s, g): n for s, g, n in data["named"]},
-            {(s, h, g): n for s, h, g, n in data["joint"]},
-            data["total"],
-            data["hits"],
-            {(s, g): v for s, g, v in data["confidence"]},
+            tuple(data["groups"]),
+            tuple(data["gold"]),
+            np.array(list(data["gold"].values()), float),
+            *(_table(data[name]) for name in ("named", "joint", "confidence")),
         )
+
+
+def _cells(table: np.ndarray) -> dict[str, Any]:
+    at = np.nonzero(table)
+    cells = [[*map(int, key), float(table[key])] for key in zip(*at, strict=True)]
+    return {"shape": list(table.shape), "cells": cells}
+
+
+def _table(data: Mapping[str, Any]) -> np.ndarray:
+    table = np.zeros(data["shape"])
+    for *key, value in data["cells"]:
+        table[tuple(key)] = value
+    return table
 
 
 def word_counts(gold: Labels, names: Iterable[str]) -> dict[str, int]:

@@ -31,17 +31,17 @@ def system_table(title: str, gold: Labels, fused: Fused) -> dict[str, Any]:
     """
     group_of = fused.group_of
     kept = {c: group_of.set_of(x) for c, x in fused.labels.get(OURS, {}).items()}
-    true = {c: group_of.set_of(x) for c, x in gold.items()}
     said = {s: {c: group_of.set_of(rows[c]) for c in gold} for s, rows in fused.systems.items()}
     rows: list[list[Cell]] = []
     for system, groups in said.items():
-        named = alone = right = right_alone = taken = 0
+        named = alone = taken = 0
+        right = right_alone = 0.0
         for clip in gold:
             others = frozenset().union(*(said[s][clip] for s in said if s != system))
             own, only = groups[clip], groups[clip] - others
             named, alone = named + len(own), alone + len(only)
-            right += len(own & true[clip])
-            right_alone += len(only & true[clip])
+            right += group_of.correct(own, gold[clip])
+            right_alone += group_of.correct(only, gold[clip])
             taken += len(own & kept.get(clip, frozenset()))
         rows.append(
             [
@@ -91,7 +91,7 @@ def compare_all(
     return found, notes
 
 
-def _share(part: int, whole: int) -> float | None:
+def _share(part: float, whole: int) -> float | None:
     return part / whole if whole else None
 
 
@@ -192,7 +192,8 @@ def verdict_table(
 
 
 def _is_right(found: Verdict, clip: str, gold: Labels, fused: Fused) -> bool:
-    return found.group in fused.group_of.set_of(gold[clip])
+    """Whether a candidate is right in at least half of the views."""
+    return fused.group_of.correct([found.group], gold[clip]) >= 0.5
 
 
 def gallery_rows(
@@ -202,11 +203,14 @@ def gallery_rows(
     group_of = fused.group_of
     blocks = []
     for clip in clips:
-        true = group_of.set_of(gold[clip.name])
+        true = gold[clip.name]
         lists = {**fused.systems, **fused.labels}
         lines = [("gold", [(label, True) for label in gold[clip.name]])]
         lines += [
-            (who, [(label, group_of(label) in true) for label in rows[clip.name]])
+            (
+                who,
+                [(x, group_of.correct(group_of.set_of([x]), true) >= 0.5) for x in rows[clip.name]],
+            )
             for who, rows in lists.items()
         ]
         blocks.append(lines)

@@ -56,8 +56,9 @@ class Fused:
         if self.cross is None:
             return {"note": self.note}
         fusers = self.cross.fusers
-        table = np.array([f.model.weights for f in fusers]).mean(axis=0)
-        features = zip(fusers[0].model.features, table.tolist(), strict=True)
+        table = np.array([[view.model.weights for view in f.views] for f in fusers])
+        names = fusers[0].views[0].model.features
+        features = zip(names, table.mean(axis=(0, 1)).tolist(), strict=True)
         return {
             "note": self.note,
             "outer_folds": len(fusers),
