@@ -550,8 +550,16 @@ def test_the_profile_runs_without_videos_on_what_is_there(project):
     assert "up to date" in again.stdout
 
 
-def test_doctor_says_what_to_clone(project):
-    assert emolib(project, "doctor", "published").returncode == 0
+def test_doctor_says_what_to_clone_and_what_a_clone_lacks(project):
+    found = emolib(project, "doctor", "published")
+    assert found.returncode == 0
+    assert "Published outputs: 10, of Otter, SALMONN, VideoChat, AffectGPT-2025" in found.stdout
+    assert "left out: mPLUG-Owl: no usable folder" in found.stdout
+    for file in (project / "data/AffectGPT").rglob("*.npz"):
+        file.write_bytes(b"not an archive")
+    found = emolib(project, "doctor", "published")
+    assert found.returncode == 1
+    assert "no published outputs in it" in found.stdout
     shutil.rmtree(project / "data")
     found = emolib(project, "doctor", "published")
     assert found.returncode == 1

@@ -55,7 +55,7 @@ def _lines(root: Path, found: Survey) -> list[str]:
     lines += _optional(found)
     lines += _budgets(root, base)
     if not found.to_get:
-        lines += ["", *_data(root, base)]
+        lines += ["", *_data(root, base), *_outputs(base)]
     lines += ["", "Next:"]
     steps = list(found.todo)
     if found.to_get:
@@ -211,3 +211,18 @@ def _data(root: Path, base: StageParams) -> list[str]:
         f"{found['with_words']} with words, in {base.data.root} ({base.data.kind})"
     ]
     return lines + [f"  {f.level}: {f}" for f in (*reading.of("error"), *reading.of("warning"))]
+
+
+def _outputs(base: StageParams) -> list[str]:
+    """Which published outputs of other models are there; what is missing stops nothing."""
+    if base.released is None:
+        return []
+    from emolib.baselines.released import open_released
+
+    try:
+        others = open_released(base.released)
+    except EmolibError as error:
+        return [f"Published outputs: not usable: {error}"]
+    models = dict.fromkeys(system.model for system in others.systems.values())
+    lines = [f"Published outputs: {len(others.systems)}, of {', '.join(models)}"]
+    return lines + [f"  left out: {line}" for line in others.missing]

@@ -21,6 +21,7 @@ from packaging.requirements import Requirement
 
 from emolib import assets, cluster, pipeline, plan, runs
 from emolib.assets import Asset, State, Use
+from emolib.baselines.released import open_released
 from emolib.datasets.open import read_dataset
 from emolib.errors import DataError, EmolibError
 from emolib.params import profiles
@@ -370,6 +371,8 @@ def survey(root: Path, profile: str) -> Survey:
             looked.item(u).state.word != "there" for u in uses[told.stage.name] if _reads(u)
         ):
             _add(told, [("clips", step) for step in looked.unreadable(params)])
+            if any(use.key == "released.root" for use in uses[told.stage.name]):
+                _add(told, [("published outputs", step) for step in looked.no_outputs(params)])
         _add(told, _needs(params, found.machine))
     _inputs(root / base.outputs / profile, found.stages)
     found.items = list(looked.items.values())
@@ -384,7 +387,8 @@ class _Looked:
         root: Project root.
         places: Name of an asset -> where the parameters have it.
         items: By name and place.
-        read: Data sets that were read, by their parameters, and what is wrong with them.
+        read: Data sets and outputs that were read, by their parameters, and what is wrong with
+            them.
     """
 
     root: Path
@@ -431,6 +435,16 @@ class _Looked:
             except EmolibError as error:
                 check = f"emolib datasets check {data.kind} {data.root}"
                 self.read[key].append(f"{check}: {error}" if data.kind != "folder" else str(error))
+        return self.read[key]
+
+    def no_outputs(self, params: StageParams) -> list[str]:
+        """What keeps the stage from reading any published output, although the folder is there."""
+        if (key := repr(params.released)) not in self.read:
+            self.read[key] = []
+            try:
+                open_released(params.released)
+            except EmolibError as error:
+                self.read[key].append(str(error))
         return self.read[key]
 
 
