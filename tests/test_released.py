@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import io
+import json
 import os
 import pickle
 import shutil
@@ -318,6 +320,21 @@ def test_level_1_of_the_seven_epochs_as_counted_elsewhere():
         if ours[key].labels[name] != official[key].labels[name]
     ]
     assert other == ("AffectGPT-2025/epoch_55", "sample_00001786")
+
+
+def test_tables_of_the_docs_are_the_record(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = importlib.import_module("published_baselines")
+    file = ROOT / "outputs/record/published_baselines.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    text = (ROOT / "docs/baselines.md").read_text(encoding="utf-8")
+    assert record["command"] in text
+    for made in benchmark.markdown(record):
+        assert made in text
+    for found in record["groupings"].values():
+        best = found["constant_best_f1"]["f1"]
+        without = [row for key, row in found["labels_by_qwen"].items() if "no_subtitle" in key]
+        assert all(row["f1"] < best for row in without)  # as the page says
 
 
 def test_reading_needs_no_heavy_library():
