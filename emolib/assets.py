@@ -380,6 +380,17 @@ def weights_state(folder: Path) -> str:
     return "no weights"
 
 
+def pointers(folder: Path) -> list[str]:
+    """Names of files that a clone without Git LFS left as pointers instead of their content."""
+    found = []
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.stat().st_size < 1024:
+            with file.open("rb") as stream:
+                if stream.read(len(_POINTER)) == _POINTER:
+                    found.append(file.name)
+    return found
+
+
 def _broken(file: Path) -> str:
     """Why a file cannot be what its name says: a Git LFS pointer, empty, or cut."""
     size = file.stat().st_size

@@ -145,6 +145,16 @@ def test_a_cut_track_says_how_much_is_left(tmp_path: Path, suffix: str) -> None:
         read_audio(path)
 
 
+@pytest.mark.parametrize("extra", [-36, -1, 1, 8, 100_000])
+def test_a_wrong_riff_length_cuts_no_track(tmp_path: Path, extra: int) -> None:
+    path = write_audio(tmp_path / "a.wav", tone(1.0)[None])
+    whole = read_audio(path)
+    data = bytearray(path.read_bytes())
+    data[4:8] = (int.from_bytes(data[4:8], "little") + extra).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert np.array_equal(read_audio(path), whole)
+
+
 def test_silence_gate() -> None:
     rng = np.random.default_rng(0)
     room = (0.0005 * rng.standard_normal(64_000)).astype(np.float32)

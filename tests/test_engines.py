@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emolib.engines import Engine, Reply, Request, answer_all, open_engine
+from emolib import nano
+from emolib.engines import Engine, Reply, Request, answer_all, open_engine, swift_setup
 from emolib.engines.cluster import identify
 from emolib.engines.fingerprint import fingerprint
 from emolib.engines.tiny import FAMILIES
@@ -462,3 +463,14 @@ def test_reply_is_plain(internvl: Any) -> None:
         reply.new_tokens,
         reply.seconds,
     )
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "model.safetensors", "config.json"])
+def test_a_clone_without_git_lfs_is_named(tmp_path, file):
+    folder = tmp_path / "model"
+    shutil.copytree(nano.folder("nano:internvl"), folder)
+    (folder / file).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 11\n"
+    )
+    with pytest.raises(MissingModelError, match=rf"{file}: Git LFS pointers.*git lfs pull"):
+        swift_setup.find_model(ModelParams(model=str(folder)))

@@ -89,6 +89,9 @@ def test_all_problems_are_told_at_once():
         ("a: [\n", "not readable as YAML"),
         ("a: !!python/object/apply:os.system ['true']\n", "not readable as YAML"),
         ("3: a\n", "expected 'key: value'"),
+        ("port: 010\n", "010 is read as base 60 or 8"),
+        ("at: 1:30\n", "1:30 is read as base 60 or 8"),
+        ("at: 1:30.5\n", "1:30.5 is read as base 60 or 8"),
     ],
 )
 def test_broken_files_are_refused(tmp_path, text, match):

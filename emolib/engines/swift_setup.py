@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from emolib import nano
+from emolib.assets import pointers
 from emolib.engines import hub
 from emolib.engines.gpus import device_map
 from emolib.errors import EmolibError, EngineError, MissingDependencyError, MissingModelError
@@ -163,6 +164,11 @@ def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:
             path = _from_hub(params)
     if not (path / "config.json").is_file():
         raise MissingModelError(f"{path} has no config.json: not a model folder")
+    if lost := pointers(path):
+        raise MissingModelError(
+            f"{path}: {', '.join(lost)}: Git LFS pointers, not the files themselves; run "
+            "`git lfs pull` there, or fetch the folder with `hf download`"
+        )
     if not params.trust_remote_code:
         _refuse_code(path)
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))

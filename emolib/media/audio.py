@@ -169,10 +169,22 @@ def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Any]:
 
 
 def _wave_is_cut(path: Path) -> bool:
-    """Compare a WAV file's size with what it states; written to a pipe it states nonsense."""
+    """Tell whether a WAV file ends before its samples do.
+
+    What counts is the length its ``data`` chunk states: many writers get the RIFF length wrong,
+    by a header or by padding. Written to a pipe, a file states no length that means anything.
+    """
+    size = path.stat().st_size
     with path.open("rb") as file:
-        stated = int.from_bytes(file.read(8)[4:], "little") + 8
-    return path.stat().st_size < stated < 2**31 - 2**16
+        at = 12  # behind "RIFF", length, "WAVE"
+        while at + 8 <= size:
+            file.seek(at)
+            head = file.read(8)
+            stated = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                return size < at + 8 + stated and stated < 2**31 - 2**16
+            at += 8 + stated + stated % 2  # chunks begin at even places
+    return False
 
 
 def _resampled(frames: Iterator[Any], rate: int) -> Iterator[np.ndarray]:

@@ -91,6 +91,22 @@ def _no_duplicates(loader: _Strict, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
+def _plain_number(loader: _Strict, node: yaml.ScalarNode) -> int | float:
+    """Refuse numbers that YAML 1.1 reads as nobody means them: 010 is 8, 1:30 is 90."""
+    text = node.value.lstrip("+-")
+    if ":" in text or (text[:1] == "0" and text[1:].replace("_", "").isdecimal()):
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"{node.value} is read as base 60 or 8: write a plain number, or quote it as text",
+            node.start_mark,
+        )
+    kind = "int" if node.tag.endswith(":int") else "float"
+    return getattr(loader, f"construct_yaml_{kind}")(node)
+
+
+for _kind in ("int", "float"):
+    _Strict.add_constructor(f"tag:yaml.org,2002:{_kind}", _plain_number)
 _Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_duplicates)
 
 
