@@ -19,7 +19,7 @@ from typing import Any
 
 from emolib import scoring, sft
 from emolib.datasets.open import read_dataset
-from emolib.extraction import extract_labels
+from emolib.extraction import emotion_words
 from emolib.files import read_json, write_json
 from emolib.models.affectgpt.prompts import AUDIO, VIDEO, build_prompt
 from emolib.params import DataParams
@@ -51,7 +51,7 @@ def main() -> None:
     gold = {clip.name: list(clip.labels or ()) for clip in clips}
     ways = {
         "conclusion": {c.name: list(from_text(str(c.description))[0]) for c in clips},
-        "whole text": {c.name: list(extract_labels(c.description).labels) for c in clips},
+        "whole text": {c.name: list(emotion_words(c.description).labels) for c in clips},
     }
     grouping = scoring.open_grouping("lexicon")
     scores: dict[str, Any] = {}

@@ -52,7 +52,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from emolib import fusion, scoring
-from emolib.extraction import extract_labels
+from emolib.extraction import emotion_words
 from emolib.files import read_jsonl, write_json
 from emolib.labels import normalise
 from emolib.scoring import lexicon
@@ -389,12 +389,12 @@ def reference_v1(row: Mapping[str, str]) -> list[str]:
     """Gold of an EMER v1 clip: its class and what the last sentence concludes."""
     last = [s for s in re.split(r"[。；]", row["reasons"]) if s.strip()][-1]
     last = last[last.rfind("推测") :] if "推测" in last else last
-    return list(dict.fromkeys([CLASSES_ZH[row["emotions"]], *extract_labels(last, "zh").labels]))
+    return list(dict.fromkeys([CLASSES_ZH[row["emotions"]], *emotion_words(last, "zh").labels]))
 
 
 def extraction_quality(gold: Labels, texts: Mapping[str, str]) -> dict[str, Any]:
     """Precision and recall of the extractor, in lexicon groups, mean over clips."""
-    found = {c: list(extract_labels(texts[c]).labels) for c in gold}
+    found = {c: list(emotion_words(texts[c]).labels) for c in gold}
     score = scoring.score(gold, found, scoring.open_grouping("lexicon"), resamples=0)
     return {
         "n": len(gold),
@@ -454,7 +454,7 @@ def study(args: argparse.Namespace) -> None:
         "emer_v2_zh_against_gold": extraction_quality(gold, {n: v2[n]["chinese"] for n in gold}),
         "emer_v2_en_against_gold": extraction_quality(gold, {n: v2[n]["english"] for n in gold}),
     }
-    description = {n: extract_labels(v2[n]["chinese"], "zh").labels for n in gold}
+    description = {n: emotion_words(v2[n]["chinese"], "zh").labels for n in gold}
     both: dict[str, Labels] = {"sample": sample, "six_class": {n: six[n] for n in gold}}
     sure = {"six_class": six_sure}
     texts: dict[str, Labels] = {"sample": sample, "text": {n: text[n] for n in gold}}
@@ -466,7 +466,7 @@ def study(args: argparse.Namespace) -> None:
     result |= {title: measured(one, data) for title, one in studies.items()}
     outputs: dict[str, Labels] = {
         m: {
-            n: extract_labels(row["chi_reasons"], "zh").labels
+            n: emotion_words(row["chi_reasons"], "zh").labels
             for n, row in table(data / f"mllm_outputs/{m}.csv", "names").items()
         }
         for m in MLLMS

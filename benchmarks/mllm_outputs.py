@@ -30,7 +30,7 @@ from typing import Any
 from emolib import scoring
 from emolib.baselines import joined, stored
 from emolib.datasets.clip import Clip
-from emolib.extraction import extract_labels
+from emolib.extraction import emotion_words
 from emolib.files import write_json
 from emolib.params.baselines import Recipe
 from emolib.predict import Prediction, labels_of
@@ -123,7 +123,7 @@ def main() -> None:
     labels = {name: labels_of(rows, classes) for name, rows in found.items()}
     single = {title for title, _ in SYSTEMS.values()}
     labels |= {
-        f"{name}, whole text": {r.name: extract_labels(r.description, "zh").labels for r in rows}
+        f"{name}, whole text": {r.name: emotion_words(r.description, "zh").labels for r in rows}
         for name, rows in found.items()
         if name in single
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from emolib.extraction import extract_labels
+from emolib.extraction import emotion_words
 from emolib.filtering import Pair
 from emolib.fusion.candidates import GroupOf
 
@@ -15,7 +15,7 @@ from emolib.fusion.candidates import GroupOf
 def shared_words(pairs: Sequence[Pair]) -> list[float | None]:
     """Share of emotion words two captions have in common, by table and without a model.
 
-    Words are read by :func:`emolib.extraction.extract_labels` and grouped into synonyms by the
+    Words are read by :func:`emolib.extraction.emotion_words` and grouped into synonyms by the
     lexicon; the share is the groups in both captions over the groups in either.
 
     Returns:
@@ -25,7 +25,7 @@ def shared_words(pairs: Sequence[Pair]) -> list[float | None]:
     group_of = GroupOf()
     shares: list[float | None] = []
     for pair in pairs:
-        first, second = (group_of.set_of(extract_labels(text).labels) for text in pair.texts)
+        first, second = (group_of.set_of(emotion_words(text).labels) for text in pair.texts)
         either = first | second
         shares.append(len(first & second) / len(either) if either else None)
     return shares

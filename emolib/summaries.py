@@ -1,8 +1,8 @@
 """Emotion labels out of a free description: without a model, or by any LLM (system S6).
 
 AffectGPT writes sentences ("... it can be inferred that he feels hurt and angry."), in which a
-parser of lists finds nothing. Without a model, emotion words are looked for in the sentences that
-conclude (:mod:`emolib.extraction`); an LLM is asked with the published prompt.
+parser of lists finds nothing. Without a model, :mod:`emolib.extraction` reads what they state; an
+LLM is asked with the published prompt.
 """
 
 from __future__ import annotations
@@ -15,53 +15,36 @@ from typing import Any
 
 from emolib import prompts
 from emolib.engines.base import Engine, Request
-from emolib.extraction import extract_labels
+from emolib.extraction import emotion_words, extract_labels
 from emolib.inference import Task, ask
 from emolib.labels import chinese_words, parse_labels
 from emolib.ledger import Ledger
-from emolib.models.affectgpt.prompts import stated_labels
 from emolib.predict import Prediction
+from emolib.scoring import lexicon
 
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
-_SENTENCE = re.compile(r"(?<=[.!?])[\"'”’)]*\s+|(?<=[。！？])[\"'”’」』）)]*\s*|\n+")
-_CONCLUDES = re.compile(
-    r"因此|所以|综上|总之|总的来说|总体|整体|综合|结合|推测|推断|可以看出|表明|说明|暗示|反映|"
-    r"情感|情绪|心情|感到|感觉|"
-    r"\b(?:therefore|thus|hence|overall|in (?:summary|conclusion|short|general)|to sum up|"
-    r"all in all|altogether|taken together|based on|combin\w+|conclu\w+|infer\w*|suggest\w*|"
-    r"indicat\w+|reflect\w*|express\w*|convey\w*|reveal\w*|emotions?|emotional|feel\w*|mood)\b",
-    re.IGNORECASE,
-)
 
 
 def from_text(text: str) -> tuple[tuple[str, ...], str]:
-    """Labels of an answer: its list if it is one, else the emotion words of its conclusion.
+    """Read the labels of an answer: its list if it is one, else what its sentences state.
 
-    A list is what :func:`emolib.labels.parse_labels` reads as one, and the answer in which
-    AffectGPT of 2025 names labels without describing anything.
-
-    English and Chinese; labels are English (:func:`in_english`).
-
-    The last sentence decides if it names an emotion; otherwise the last that concludes or speaks
-    of feelings, otherwise every sentence. Quoted speech and negated words do not count.
+    A list is what :func:`emolib.labels.parse_labels` reads as one; sentences, English or Chinese,
+    are read by :func:`emolib.extraction.extract_labels`. Labels are English (:func:`in_english`).
 
     Returns:
         (labels, how): "lexicon" where words of sentences were taken, else the status of
         :func:`emolib.labels.parse_labels`.
     """
-    stated = stated_labels(text)
-    parsed = parse_labels(text if stated is None else f"[{stated}]")
+    parsed = parse_labels(text)
     labels = in_english(parsed.labels)
-    # A short Chinese sentence passes for a list ("他说"): without brackets, a word must be known.
-    listed = not all(map(_CHINESE.search, labels)) or (labels and re.search(r"[\[【]", parsed.raw))
-    if listed or parsed.status == "empty":
+    # Short sentences ("他说") and the headings of a list of reasons ("1. Body language: ...") pass
+    # for lists: without brackets, half of the words must be known.
+    known = sum(lexicon.find(label).rule != "unknown" for label in labels)
+    listed = known * 2 >= len(labels) if labels else False
+    if parsed.status == "empty" or listed or (labels and re.search(r"(?<![A-Za-z])[\[【]", text)):
         return labels, parsed.status
-    sentences = [s for s in _SENTENCE.split(text) if s.strip()]
-    concluding = [s for s in sentences if _CONCLUDES.search(s)]
-    for chosen in (sentences[-1:], concluding[-1:], sentences):
-        if labels := extract_labels(" ".join(chosen)).labels:
-            return labels, "lexicon"
-    return (), parsed.status
+    labels = extract_labels(text).labels
+    return labels, "lexicon" if labels else parsed.status
 
 
 def in_english(labels: Sequence[str]) -> tuple[str, ...]:
@@ -80,7 +63,7 @@ def in_english(labels: Sequence[str]) -> tuple[str, ...]:
         elif label in chinese_words():
             words = (chinese_words()[label],)
         else:
-            words = extract_labels(label, "zh").labels or (label,)
+            words = emotion_words(label, "zh").labels or (label,)
         found |= dict.fromkeys(words)
     return tuple(found)
 

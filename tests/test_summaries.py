@@ -25,6 +25,12 @@ from tests.shared import shared
         ('He feels sad. The subtitle reads: "I am so happy!"', "sad"),
         ("He is calm. The lamp is green.", "calm"),
         ('He smiles. ["happy", "relieved"]', "happy relieved"),
+        (
+            "The man feels uneasy and ashamed.\n1. Body language: he looks down.\n"
+            "2. Environment: a dark room.",
+            "uneasy ashamed",
+        ),
+        ("She keeps touch[ing] his hand and feels shy and happy.", "shy happy"),
         ("The lamp is green.", ""),
         ("", ""),
     ],
@@ -48,7 +54,7 @@ def test_real_descriptions_give_most_of_their_labels() -> None:
     found = {name: from_text(text)[0] for name, text in texts.items()}
     score = scoring.score(gold, found, scoring.open_grouping("lexicon"), seed=0)
     assert score.n == 332
-    assert score.avg > 0.60
+    assert score.avg > 0.70
     assert score.labels_per_clip < 3.5
 
 

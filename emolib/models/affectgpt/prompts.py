@@ -7,7 +7,6 @@ trains with ``train-2024`` and tests with ``infer-2024``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +21,6 @@ _EMOTION = "From what clues can we infer the person's emotional state?"
 # Asked and answered by the design of 2025, which lists labels without describing anything.
 LABELS_QUESTION = "Please recognize all possible emotional states of the character."
 LABELS_ANSWER = "The character's emotional state is {labels}."
-_STATED = re.compile(r"The character's emotional state is (?P<labels>[^.!?\n]+)\.?", re.IGNORECASE)
 DESCRIPTION_QUESTION = _EMOTION
 _EXPERT = (
     "Now as an expert in the field of emotions, please focus on the facial expressions, body "
@@ -203,12 +201,6 @@ def labels_answer(labels: Sequence[str]) -> str:
     "The character's emotional state is happy, a little shy."
     """
     return LABELS_ANSWER.format(labels=", ".join(labels))
-
-
-def stated_labels(answer: str) -> str | None:
-    """The list in an answer that has the form of :func:`labels_answer`; None in any other."""
-    found = _STATED.fullmatch(answer.strip())
-    return found["labels"] if found else None
 
 
 def next_turn(question: str) -> str:
