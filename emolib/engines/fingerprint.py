@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from emolib.errors import MissingModelError
+from emolib.hashing import sha_file
 
 _SUFFIXES = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".safetensors", ".bin", ".py"}
 # Records of how a folder came about: they hold paths and times and change no answer.
@@ -22,14 +23,13 @@ _RECORDS = {
     "optimizer.bin",
     "scheduler.bin",
 }
-_cache: dict[tuple[str, int, int], str] = {}
 
 
 def fingerprint(folder: Path) -> str:
     """Hash config, tokenizer, processor and weights of a model or adapter folder.
 
-    Reads every weight once per process (files in parallel, about disk speed); files that
-    did not change since (path, size, modification time) are not read again.
+    Reads every weight once (files in parallel, about disk speed); files that did not change
+    since (path, size, modification time) are not read again, in other processes neither.
 
     Args:
         folder: Checkpoint or LoRA folder; its top level only.
@@ -67,20 +67,13 @@ def _digest(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _content(file: Path) -> str:
-    stat = file.stat()
-    key = (str(file.resolve()), stat.st_size, stat.st_mtime_ns)
-    if key not in _cache:
-        if file.name == "adapter_config.json":
-            config = json.loads(file.read_text(encoding="utf-8"))
-            config.pop("base_model_name_or_path", None)
-            # peft writes sets, whose order differs from run to run
-            config = {k: sorted(v) if _is_names(v) else v for k, v in config.items()}
-            text = json.dumps(config, sort_keys=True)
-            _cache[key] = hashlib.sha256(text.encode()).hexdigest()
-        else:
-            with file.open("rb") as stream:
-                _cache[key] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return _cache[key]
+    if file.name != "adapter_config.json":
+        return sha_file(file)
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config.pop("base_model_name_or_path", None)
+    # peft writes sets, whose order differs from run to run
+    config = {k: sorted(v) if _is_names(v) else v for k, v in config.items()}
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 def _is_names(value: object) -> bool:
