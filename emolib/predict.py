@@ -96,7 +96,7 @@ def predict(
     tasks, unreadable = [], {}
     for clip in clips:
         try:
-            tasks.append(_task(clip, frames, seed, view, face))
+            tasks.append(clip_task(clip, frames, seed, view, face))
         except OSError as error:
             unreadable[clip.name] = f"{clip.video}: cannot be read: {error.strerror or error}"
     rows = ask(tasks, engine, ledger, desc or system)
@@ -112,7 +112,14 @@ def zero_shot_prompt(clip: Clip) -> str:
     return prompts.ZERO_SHOT.render(text=clip.subtitle or "unknown")
 
 
-def _task(clip: Clip, frames: int, seed: int, view: View, face: FaceParams | None) -> Task:
+def clip_task(
+    clip: Clip, frames: int, seed: int, view: View = "whole", face: FaceParams | None = None
+) -> Task:
+    """Return the zero-shot question about one clip, see :func:`predict`.
+
+    Raises:
+        OSError: the clip's file cannot be read.
+    """
     prompt = zero_shot_prompt(clip)
     sha = sha_file(clip.video)
     content: dict[str, Any] = {

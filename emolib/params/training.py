@@ -99,16 +99,15 @@ class GateParams(Schema):
     """The parity gate before a fine-tuned model is scored, see :mod:`emolib.parity`.
 
     Attributes:
-        samples: Test clips whose answers are compared; 0 = no gate.
+        samples: Test clips that are asked about; 0 = no gate.
         served: Also serve the merged model (``swift deploy`` on the loopback interface) and
             compare what it answers.
-        tokens: So many first tokens of every answer must agree; 0 = whole answers. In float32
-            they do. In bfloat16 merging rounds every weight, and a greedy answer may part from
-            the other where two words are about equally likely.
+        tokens: First tokens of every answer whose log probabilities are compared. What they may
+            differ by follows from the weights' type, :func:`emolib.parity.tolerance`.
         strict: Stop when the gate fails; false = record it and go on.
     """
 
     samples: int = Field(default=4, ge=0)
     served: bool = True
-    tokens: int = Field(default=0, ge=0)
+    tokens: int = Field(default=16, ge=1)
     strict: bool = True
