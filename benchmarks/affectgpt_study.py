@@ -111,7 +111,7 @@ def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
         *(MODEL, recipe),
         [*sft.clip_rows(split.train, PRESET), *sft.picture_rows(pictures, seed)],
         order,
-        root / "training",
+        root / "trainings",
         val=sft.clip_rows(split.val, PRESET),
         features=args.out / "features",
         seed=seed,

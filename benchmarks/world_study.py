@@ -87,7 +87,7 @@ def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
         encode_first=False,
     )
     adapters = {
-        name: training.train_lora(internvl, lora, file, root / f"lora-{name}").adapter
+        name: training.train_lora(internvl, lora, file, root / "trainings").adapter
         for name, file in rows["files"].items()
     }
     face = FaceParams(size=224)

@@ -132,7 +132,8 @@ def run_alone(stage: str, tmp_path: Path) -> dict:
     small = {"kind": "demo", "clips": 9, "seed": 3, "root": str(tmp_path / "data")}
     extra = tmp_path / "extra.yaml"
     less = LESS.get(stage, {})
-    extra.write_text(json.dumps({"data": small, "run_dir": str(run_dir), **less}))
+    places = {"outputs": str(tmp_path / "outputs"), "run_dir": str(run_dir)}
+    extra.write_text(json.dumps({"data": small, **places, **less}))
     done = papermill(ROOT, stage, tmp_path / "out.ipynb", "-f", str(extra))
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((run_dir / "result.json").read_text())

@@ -406,3 +406,71 @@ def test_runs_of_0_1_are_named_and_made_again(project):
     assert states == {"00_data_check": "done"}
     assert "runs by emolib 0.1.0, kept and not read (1): outputs/p/00_data_check" in text
     assert "kept and not read" not in go(project, only="00")[1]
+
+
+# Trains as notebook 03 does, but for the training itself.
+TRAIN = """
+from pathlib import Path
+from emolib.engines.swift_setup import ModelFolder
+from emolib.training.store import Training, made_of
+
+model = cfg.models[cfg.model]
+found = ModelFolder(Path(model.model), "a type", "float32")
+read = runs.read_result(Path(cfg.pairs))["from"]
+row = {"messages": [{"role": "assistant", "content": str(read)}]}
+training = Training.of(run.trainings, made_of("lora", model, found, [row], [], cfg.lora, 80))
+
+
+def train(launch):
+    with open("trained.log", "a") as file:
+        print(training.key, file=file)
+    return {}
+
+
+training.once(cfg.lora, model, train)
+run.finish({"trainings": [training.key]})
+"""
+
+
+@pytest.mark.notebook
+def test_only_what_changes_the_weights_is_trained_again(project, monkeypatch):
+    stage = "03_internvl_lora"
+    cell = 'profile: str = "p"\npairs: str = ""\nmodel: str = "x"\nrun_dir: str = ""'
+    notebook(project / f"notebooks/{stage}.ipynb", cell, START.format(stage=stage), TRAIN)
+    weights = project / "weights"
+    weights.mkdir()
+    (weights / "config.json").write_text("{}")
+    (weights / "model.safetensors").write_bytes(b"1")
+
+    def write(lora="", more="", address="http://a/v1"):
+        model = f"x: {{model: weights, device: cpu, base_url: {address}}}"
+        base = f"models: {{a: {{model: x}}, b: {{model: y}}, {model}}}\n"
+        (project / "params/p/_base.yaml").write_text(base)
+        text = f"profile: p\nlora: {{steps: 80, {lora}}}\n{more}"
+        (project / f"params/p/{stage}.yaml").write_text(text)
+
+    def trained():
+        return (project / "trained.log").read_text().split()
+
+    write()
+    go(project)
+    assert len(trained()) == 1
+    # nothing that could change a result: the run itself is up to date
+    write(lora="save_steps: 7, workers: 2", address="http://elsewhere/v1")
+    monkeypatch.setattr(pipeline, "code_hash", lambda notebook: "a comment was changed")
+    states, text = go(project, only="03")
+    assert states == {stage: "up to date"}
+    assert "made by an earlier state of emolib" in text
+    # another gate is another result of the same training; so is a run made anew
+    write(more="gate: {strict: false}\n")
+    assert go(project, only="03")[0] == {stage: "done"}
+    go(project, only="03", fresh=True)
+    assert len(trained()) == 1
+    write(lora="learning_rate: 2.0e-4")
+    go(project, only="03")
+    (weights / "model.safetensors").write_bytes(b"other weights")
+    go(project, only="03")
+    assert len(set(trained())) == 3
+    go(project, only="03", fresh_trainings=True)
+    assert trained()[3:] == trained()[2:3], "the same training, in the run's own folder"
+    assert len(list((project / "outputs/p/trainings").iterdir())) == 3

@@ -17,7 +17,7 @@ def training(epochs: int) -> sft.Trained:
     """One that never ran: a checkpoint an epoch, the last the best."""
     kept = [sft.Checkpoint(e, e, Path(f"{e}"), 3.0 - e / 10) for e in range(1, epochs + 1)]
     history = [{"step": e, "loss": 4.0 - e} for e in range(1, epochs + 1)]
-    return sft.Trained(kept, history, 1, {}, 1, 116, 1, epochs, 1.0, 0, [])
+    return sft.Trained("key", kept, history, 1, {}, 1, 116, 1, epochs, 1.0, 0, [])
 
 
 def score(right: int) -> scoring.Score:

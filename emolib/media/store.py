@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,8 @@ import numpy as np
 from emolib.errors import DataError, RunError
 from emolib.files import write_atomic
 from emolib.media.video import Frame, picture_sha
+
+_STORED = re.compile(r"[0-9a-f]{32}(\.png|-q\d+\.jpg)")
 
 
 class FrameStore:
@@ -72,6 +75,11 @@ class FrameStore:
             hint = full if code in (errno.ENOSPC, errno.EDQUOT) else ""
             raise RunError(f"{error}{hint}") from None
         return target
+
+
+def stored_name(path: Path) -> str:
+    """Return the name of a store's file, which follows from its content; "" for any other file."""
+    return path.name if _STORED.fullmatch(path.name) and path.parent.name == path.name[:2] else ""
 
 
 def read_picture(path: Path) -> np.ndarray:

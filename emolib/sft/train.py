@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emolib.engines.fingerprint import fingerprint
 from emolib.engines.swift_setup import ModelFolder, find_model
-from emolib.errors import DataError, ParamsError, TrainingError
-from emolib.files import read_json, write_json, write_jsonl
-from emolib.hashing import key_of, sha_file
+from emolib.errors import DataError, ParamsError
+from emolib.files import read_json, write_jsonl
+from emolib.hashing import key_of
 from emolib.params.affectgpt import SftParams
 from emolib.params.schemas import ModelParams
 from emolib.sft.command import build_arguments, feature_environment
 from emolib.sft.data import Plan, check_lengths
-from emolib.training.folder import claim, last_checkpoint, step_of
-from emolib.training.process import (
-    Progress,
-    build_environment,
-    plan_here,
-    run_worker,
-)
+from emolib.training.process import Progress
+from emolib.training.store import Launch, Training, made_of, step_of
 
 BRANCHES = "branches.safetensors"
 TRAINABLE = "trainable.json"
-_RESULT, _REQUEST = "result.json", "request.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +47,7 @@ class Trained:
     """What a training left.
 
     Attributes:
+        key: Name of the training's folder in its store.
         checkpoints: In time order.
         history: One entry a step: ``step, epoch, loss, learning_rate, grad_norm``; at
             checkpoints, with validation rows, also ``step, epoch, eval_loss``.
@@ -70,6 +62,7 @@ class Trained:
         command: The last run's command line.
     """
 
+    key: str
     checkpoints: list[Checkpoint]
     history: list[dict[str, float]]
     rows: int
@@ -127,7 +120,7 @@ def train_branches(
     sft: SftParams,
     rows: Sequence[dict[str, Any]],
     plan: Plan,
-    out: Path,
+    store: Path,
     *,
     val: Sequence[dict[str, Any]] = (),
     features: Path | None = None,
@@ -138,8 +131,9 @@ def train_branches(
     """Train exactly the design's trainable set, or go on with it, or return a finished one.
 
     ``swift sft`` runs in a subprocess (torchrun for several GPUs) that dies with this one. The
-    same call with the same ``out`` is safe at any time: a finished training is not repeated, a
-    killed one goes on from its last complete checkpoint with the losses it would have had.
+    same call is safe at any time: a finished training of the store is found by what its weights
+    depend on (:func:`emolib.training.store.made_of`), a killed one goes on from its last complete
+    checkpoint with the losses it would have had.
 
     With ``sft.cache`` the frozen towers run once over every picture, video and sound that is
     not in ``features`` yet, on all GPUs, before the first step.
@@ -149,69 +143,57 @@ def train_branches(
         sft: How.
         rows: From :func:`emolib.sft.data.clip_rows` and :func:`picture_rows`, clips first.
         plan: Which row when, from :func:`emolib.sft.data.plan`.
-        out: Folder of this training: ``train.log``, checkpoints, ``result.json`` (written last).
+        store: Folder of trainings. Each has a folder of its own in it: ``training.json``,
+            ``train.log``, checkpoints, ``result.json`` (written last).
         val: Rows whose loss is computed at every checkpoint.
-        features: Folder of cached features, shared by all trainings; None: below ``out``. Other
-            towers or preprocessing get another folder in it.
+        features: Folder of cached features, shared by all trainings; None: beside the
+            checkpoints. Other towers or preprocessing get another folder in it.
         seed: Seed of dropout and crops; the order is the plan's.
         cache: Where tiny checkpoints are kept; None = ``outputs/models``.
         progress: Called as ``progress(step, steps, entry)`` for every new history entry.
 
     Raises:
         DataError: rows longer than ``sft.max_length``, or a medium is unusable.
-        TrainingError: training failed (with the end of its log), or ``out`` holds a training
-            with other settings.
+        TrainingError: training failed (with the end of its log).
         MissingModelError: the model is not on this machine.
         MissingDependencyError: DeepSpeed is asked for and not installed.
         ParamsError: there are fewer GPUs than processes.
     """
     begin = time.perf_counter()
-    launch = plan_here(sft, model)
-    out = Path(out).resolve()
     found = find_model(model, cache)
     longest = _check_rows(rows, val, plan, found, sft.max_length)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with this process
-        except OSError:
-            raise TrainingError(f"another process is training in {out}") from None
-        request = _request(model, sft, found, rows, plan, val, seed)
-        claim(out / _REQUEST, request)
-        if (out / _RESULT).is_file():
-            return _read_result(out)
+    order = key_of(order=plan.order.tolist())[:16]
+    parts = made_of("affectgpt", model, found, rows, val, sft, plan.steps, order=order, seed=seed)
+    training = Training.of(store, parts)
+
+    def train(launch: Launch) -> dict[str, Any]:
+        out = launch.folder
         write_jsonl(out / "rows.jsonl", rows)
         write_jsonl(out / "val.jsonl", val)
         np.save(out / "order.npy", plan.order, allow_pickle=False)
-        resume = last_checkpoint(out)
-        folder = (features or out / "features").resolve()
         arguments = build_arguments(
-            model, sft, found, len(rows), plan, bool(val), out, seed, resume
+            model, sft, found, len(rows), plan, bool(val), out, seed, launch.resume
         )
-        command = launch.command("emolib.sft.worker", arguments)
-        environ = launch.environment(build_environment(model, out))
-        environ |= feature_environment(model, sft, folder)
-        run_worker(command, environ, out, plan.steps, progress)
-        last = last_checkpoint(out)
-        at = 0 if last is None else step_of(last)
-        if last is None or at != plan.steps:
-            raise TrainingError(f"training ended at step {at} of {plan.steps}; see {out}/train.log")
+        environ = feature_environment(model, sft, (features or out / "features").resolve())
+        last, how = launch.run("emolib.sft.worker", arguments, plan.steps, progress, **environ)
         history = _history(last, plan.steps_per_epoch)
-        result = Trained(
-            checkpoints=_checkpoints(out, history, plan.steps_per_epoch),
-            history=history,
-            rows=len(rows),
-            seen=plan.seen,
-            longest=longest,
+        return how | {
+            "checkpoints": _checkpoints(out, history, plan.steps_per_epoch),
+            "history": history,
+            "rows": len(rows),
+            "seen": plan.seen,
+            "longest": longest,
             **read_json(out / TRAINABLE),
-            steps=plan.steps,
-            seconds=time.perf_counter() - begin,
-            resumed_from=step_of(resume) if resume else 0,
-            command=command,
-        )
-        shutil.rmtree(out / "cache", ignore_errors=True)
-        write_json(out / _RESULT, _plain(result))
-        return result
+            "steps": plan.steps,
+            "seconds": time.perf_counter() - begin,
+        }
+
+    left = training.once(sft, model, train)
+    checkpoints = [
+        Checkpoint(**entry | {"file": training.folder / entry["file"]})
+        for entry in left.pop("checkpoints")
+    ]
+    return Trained(key=training.key, checkpoints=checkpoints, **left)
 
 
 def _check_rows(
@@ -229,37 +211,6 @@ def _check_rows(
     return check_lengths([*rows, *val], processor, max_length)
 
 
-def _request(
-    model: ModelParams,
-    sft: SftParams,
-    found: ModelFolder,
-    rows: Sequence[dict[str, Any]],
-    plan: Plan,
-    val: Sequence[dict[str, Any]],
-    seed: int,
-) -> dict[str, Any]:
-    """Everything the trained weights depend on; media count by content, wherever they lie."""
-
-    def content(rows: Sequence[dict[str, Any]]) -> str:
-        return key_of(
-            rows=[
-                row
-                | {kind: [sha_file(Path(p)) for p in row[kind]] for kind in ("videos", "audios")}
-                for row in rows
-            ]
-        )
-
-    return {
-        "weights": fingerprint(found.path),
-        "model": {name: getattr(model, name) for name in ("dtype", "attention")},
-        "recipe": sft.model_dump(mode="json", exclude={"cache", "workers"}),
-        "rows": content(rows),
-        "val": content(val),
-        "order": key_of(order=plan.order.tolist()),
-        "seed": seed,
-    }
-
-
 def _history(checkpoint: Path, an_epoch: int) -> list[dict[str, float]]:
     wanted = ("step", "loss", "learning_rate", "grad_norm", "eval_loss")
     entries = read_json(checkpoint / "trainer_state.json")["log_history"]
@@ -270,25 +221,17 @@ def _history(checkpoint: Path, an_epoch: int) -> list[dict[str, float]]:
     ]
 
 
-def _checkpoints(out: Path, history: Sequence[dict[str, float]], an_epoch: int) -> list[Checkpoint]:
+def _checkpoints(
+    out: Path, history: Sequence[dict[str, float]], an_epoch: int
+) -> list[dict[str, Any]]:
     losses = {int(e["step"]): e["eval_loss"] for e in history if "eval_loss" in e}
     found = sorted((step_of(folder), folder) for folder in out.glob("checkpoint-*"))
     return [
-        Checkpoint(step, step // an_epoch, folder / BRANCHES, losses.get(step))
+        {
+            "step": step,
+            "epoch": step // an_epoch,
+            "file": f"{folder.name}/{BRANCHES}",
+            "eval_loss": losses.get(step),
+        }
         for step, folder in found
     ]
-
-
-def _plain(result: Trained) -> dict[str, Any]:
-    values = asdict(result)
-    for entry in values["checkpoints"]:
-        entry["file"] = f"{entry['file'].parent.name}/{entry['file'].name}"
-    return values
-
-
-def _read_result(out: Path) -> Trained:
-    values = read_json(out / _RESULT)
-    values["checkpoints"] = [
-        Checkpoint(**entry | {"file": out / entry["file"]}) for entry in values["checkpoints"]
-    ]
-    return Trained(**values)

@@ -2,11 +2,11 @@
 
 On each machine but the first::
 
-    python -m emolib.training.join RUN/lora
+    python -m emolib.training.join outputs/PROFILE/trainings
 
 The first machine runs the notebook. When its training starts, it leaves its command line in the
-training's folder, which all machines share; this program waits for it and starts the same
-worker here. It ends with that training; after an interruption start it again, too.
+training's folder below that one, which all machines share; this program waits for it and starts
+the same worker here. It ends with that training; after an interruption start it again, too.
 """
 
 from __future__ import annotations
@@ -56,18 +56,23 @@ def main() -> None:
         prog="python -m emolib.training.join",
         description="Take part in a training of several machines (LoraParams.nodes > 1).",
     )
-    parser.add_argument("out", type=Path, help="the training's folder, e.g. RUN/lora")
+    parser.add_argument(
+        "store", type=Path, help="the profile's trainings, e.g. outputs/paper/trainings"
+    )
     parser.add_argument(
         "--patience", type=float, default=3600.0, help="wait so many seconds (default: 3600)"
     )
     args = parser.parse_args()
-    file, deadline = args.out / _FILE, time.monotonic() + args.patience
-    print(f"waiting for {file}", flush=True)
-    while not file.is_file():
+    deadline = time.monotonic() + args.patience
+    print(f"waiting for a training in {args.store}", flush=True)
+    while not (found := sorted(args.store.glob(f"*/{_FILE}"))):
         if time.monotonic() > deadline:
-            raise SystemExit(f"no training began in {args.out} within {args.patience:g} s")
+            raise SystemExit(f"no training began in {args.store} within {args.patience:g} s")
         time.sleep(_POLL_S)
-    words = read_json(file)
+    if len(found) > 1:
+        names = ", ".join(file.parent.name for file in found)
+        raise SystemExit(f"{args.store}: several trainings wait for this machine: {names}")
+    words = read_json(found[0])
     device, environ = words["device"], os.environ | words["environment"]
     try:
         gpus = 0 if device == "cpu" else gpu_count()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import math
 import shutil
 import tempfile
@@ -12,33 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emolib.engines.fingerprint import fingerprint
 from emolib.engines.precision import weight_type
-from emolib.engines.swift_setup import (
-    ModelFolder,
-    find_model,
-    free_memory,
-    load_model,
-    one_line,
-)
-from emolib.errors import EngineError, TrainingError
-from emolib.files import read_json, write_json
+from emolib.engines.swift_setup import find_model, free_memory, load_model, one_line
+from emolib.errors import EngineError
+from emolib.files import read_json, read_jsonl
 from emolib.params.schemas import ModelParams
 from emolib.params.training import LoraParams
-from emolib.training.folder import claim, last_checkpoint, step_of
-from emolib.training.join import announced
-from emolib.training.launch import LaunchPlan
-from emolib.training.process import (
-    Progress,
-    build_arguments,
-    build_environment,
-    plan_here,
-    run_worker,
-)
+from emolib.training.process import Progress, build_arguments
 from emolib.training.rows import check_budget, check_rows
+from emolib.training.store import Launch, Training, made_of
 
-_RESULT = "result.json"
-_REQUEST = "request.json"
+_ADAPTER = "adapter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +28,7 @@ class TrainResult:
     """What a training left.
 
     Attributes:
+        key: Name of the training's folder in its store.
         adapter: Folder with the LoRA, ready for ``open_engine(adapters=[...])``.
         history: One entry a step: ``step, loss, learning_rate, grad_norm, epoch``; with
             validation also entries with ``step, eval_loss``.
@@ -56,6 +39,7 @@ class TrainResult:
         command: The last run's command line.
     """
 
+    key: str
     adapter: Path
     history: list[dict[str, float]]
     rows: int
@@ -69,7 +53,7 @@ def train_lora(
     model: ModelParams,
     lora: LoraParams,
     dataset: Path,
-    out: Path,
+    store: Path,
     *,
     val: Path | None = None,
     cache: Path | None = None,
@@ -77,9 +61,10 @@ def train_lora(
 ) -> TrainResult:
     """Train a LoRA, or go on with one that was interrupted, or return a finished one.
 
-    A fresh process costs some 15 s before the first step. The same call with the same
-    ``out`` is safe at any time: a finished training is not repeated, a killed one goes on
-    from its last complete checkpoint with the losses it would have had.
+    A fresh process costs some 15 s before the first step. The same call is safe at any time:
+    a finished training of the store is found by what its weights depend on
+    (:func:`emolib.training.store.made_of`), a killed one goes on from its last complete
+    checkpoint with the losses it would have had.
 
     Args:
         model: What is trained; ``decoding`` and ``batch_size`` are not looked at.
@@ -87,8 +72,8 @@ def train_lora(
         dataset: JSON lines ``{"messages": [{"role", "content"}, ...], "images": [path, ...]}``,
             the last message the assistant's; one ``<image>`` in the text for each image, or
             none at all (they then stand first).
-        out: Folder of this training: ``train.log``, checkpoints, ``adapter/``,
-            ``result.json`` (written last).
+        store: Folder of trainings. Each has a folder of its own in it: ``training.json``,
+            ``train.log``, checkpoints, ``adapter/``, ``result.json`` (written last).
         val: More rows, whose loss is computed at every checkpoint.
         cache: Where tiny checkpoints are kept; None = ``outputs/models``.
         progress: Called as ``progress(step, steps, entry)`` for every new history entry.
@@ -96,15 +81,13 @@ def train_lora(
     Raises:
         DataError: a row of the data set is not as described, or longer than ``max_length``
             (known beforehand for converted InternVL folders); names file and line.
-        TrainingError: training failed (with the end of its log), or ``out`` holds a
-            training with other settings.
+        TrainingError: training failed (with the end of its log).
         MissingModelError: the model is not on this machine.
         MissingDependencyError: DeepSpeed is asked for and not installed.
         ParamsError: there are fewer GPUs than processes.
     """
     begin = time.perf_counter()
-    plan = plan_here(lora, model)
-    dataset, out = Path(dataset).resolve(), Path(out).resolve()
+    dataset = Path(dataset).resolve()
     rows = check_rows(dataset)
     if val is not None:
         val = Path(val).resolve()
@@ -112,55 +95,26 @@ def train_lora(
     found = find_model(model, cache)
     for file in (dataset, val) if val else (dataset,):
         check_budget(found.path, file, lora.max_length, model)
-    request = _request(model, lora, found, dataset, val)
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # gone with this process
-        except OSError:
-            raise TrainingError(f"another process is training in {out}") from None
-        claim(out / _REQUEST, request)
-        if (out / _RESULT).is_file():
-            return _read_result(out)
-        return _train(model, lora, plan, found, rows, dataset, out, val, progress, begin)
-
-
-def _train(
-    model: ModelParams,
-    lora: LoraParams,
-    plan: LaunchPlan,
-    found: ModelFolder,
-    rows: int,
-    dataset: Path,
-    out: Path,
-    val: Path | None,
-    progress: Progress | None,
-    begin: float,
-) -> TrainResult:
-    resume = last_checkpoint(out)
     total = lora.steps or _steps(rows, lora)
-    arguments = build_arguments(model, lora, found, rows, dataset, val, out, resume)
-    command = plan.command("emolib.training.worker", arguments)
-    environ = plan.environment(build_environment(model, out))
-    with announced(command, environ, plan, model.device, out):
-        run_worker(command, environ, out, total, progress)
-    last = last_checkpoint(out)
-    if last is None or step_of(last) != total:
-        at = 0 if last is None else step_of(last)
-        raise TrainingError(f"training ended at step {at} of {total}; see {out / 'train.log'}")
-    adapter = _keep_adapter(last, out)
-    result = TrainResult(
-        adapter=adapter,
-        history=_history(last),
-        rows=rows,
-        steps=total,
-        seconds=time.perf_counter() - begin,
-        resumed_from=step_of(resume) if resume else 0,
-        command=command,
-    )
-    shutil.rmtree(out / "cache", ignore_errors=True)
-    write_json(out / _RESULT, {name: _plain(getattr(result, name)) for name in result.__slots__})
-    return result
+    learned, held = (list(read_jsonl(file)) if file else [] for file in (dataset, val))
+    parts = made_of("lora", model, found, learned, held, lora, total)
+    training = Training.of(store, parts)
+
+    def train(launch: Launch) -> dict[str, Any]:
+        out, resume = launch.folder, launch.resume
+        arguments = build_arguments(model, lora, found, rows, dataset, val, out, resume)
+        last, how = launch.run("emolib.training.worker", arguments, total, progress)
+        _keep_adapter(last, out)
+        seconds = time.perf_counter() - begin
+        return how | {"history": _history(last), "rows": rows, "steps": total, "seconds": seconds}
+
+    left = training.once(lora, model, train)
+    for checkpoint in training.folder.glob("checkpoint-*"):  # the adapter is all that is needed
+        shutil.rmtree(checkpoint, ignore_errors=True)
+    left["history"] = [
+        {k: math.nan if v is None else v for k, v in entry.items()} for entry in left["history"]
+    ]
+    return TrainResult(key=training.key, adapter=training.folder / _ADAPTER, **left)
 
 
 def merge_lora(model: ModelParams, adapter: Path, out: Path, *, cache: Path | None = None) -> Path:
@@ -222,51 +176,20 @@ def _steps(rows: int, lora: LoraParams) -> int:
     return max(math.ceil(lora.epochs * an_epoch), 1)
 
 
-def _request(
-    model: ModelParams, lora: LoraParams, found: ModelFolder, dataset: Path, val: Path | None
-) -> dict[str, Any]:
-    """Everything the trained weights depend on."""
-    used = ("model_type", "template", "dtype", "attention", "max_tiles")
-    return {
-        "weights": fingerprint(found.path),
-        "model": {name: getattr(model, name) for name in used},
-        "lora": lora.model_dump(mode="json", exclude={"master_addr", "master_port", "workers"}),
-        "dataset": hashlib.sha256(dataset.read_bytes()).hexdigest()[:16],
-        "val": hashlib.sha256(val.read_bytes()).hexdigest()[:16] if val else "",
-    }
-
-
-def _history(checkpoint: Path) -> list[dict[str, float]]:
+def _history(checkpoint: Path) -> list[dict[str, float | None]]:
     state = read_json(checkpoint / "trainer_state.json")
     wanted = ("step", "loss", "learning_rate", "grad_norm", "epoch", "eval_loss")
     entries = [{k: e[k] for k in wanted if k in e} for e in state["log_history"]]
-    return [e for e in entries if "loss" in e or "eval_loss" in e]
+    kept = [e for e in entries if "loss" in e or "eval_loss" in e]
+    # a loss that is no number any more (a training that diverged) as None
+    return [{k: v if math.isfinite(v) else None for k, v in e.items()} for e in kept]
 
 
-def _keep_adapter(checkpoint: Path, out: Path) -> Path:
-    adapter, draft = out / "adapter", out / ".adapter"
+def _keep_adapter(checkpoint: Path, out: Path) -> None:
+    adapter, draft = out / _ADAPTER, out / f".{_ADAPTER}"
     for folder in (adapter, draft):
         shutil.rmtree(folder, ignore_errors=True)
     draft.mkdir()
     for file in checkpoint.glob("adapter_*"):
         shutil.copy2(file, draft / file.name)
     draft.rename(adapter)
-    return adapter
-
-
-def _plain(value: Any) -> Any:
-    """Plain values; a loss that is no number any more (a training that went astray) as null."""
-    if isinstance(value, list):
-        return [
-            {k: v if math.isfinite(v) else None for k, v in entry.items()}
-            if isinstance(entry, dict)
-            else entry
-            for entry in value
-        ]
-    return value.name if isinstance(value, Path) else value
-
-
-def _read_result(out: Path) -> TrainResult:
-    stored = read_json(out / _RESULT)
-    history = [{k: math.nan if v is None else v for k, v in e.items()} for e in stored["history"]]
-    return TrainResult(**stored | {"adapter": out / stored["adapter"], "history": history})
