@@ -21,6 +21,7 @@ COMMANDS = (
     "doctor",
     "report",
     "record",
+    "clean",
 )
 
 EXIT_USER_ERROR = 2
