@@ -4,4 +4,4 @@ Importing this package is cheap: it loads neither torch, cv2 nor swift. Import t
 module you need, for example ``from emolib import scoring``.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

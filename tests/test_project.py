@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -45,6 +46,18 @@ def test_environment_yml_asks_for_the_same():
     [extras] = re.findall(r"-e '(\.\[.*?\])' -c constraints\.txt", MAKEFILE)
     assert f"-e {extras}" in pip
     assert set(extras[2:-1].split(",")) <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_version_stands_in_one_place_and_is_cited():
+    from emolib import __version__
+
+    assert PROJECT["dynamic"] == ["version"]
+    assert "version" not in PROJECT
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    release = Version(__version__).base_version
+    assert citation["version"] == release
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\S+)", changelog, re.MULTILINE)[0] == release
 
 
 def test_only_one_opencv_is_wanted():
