@@ -10,7 +10,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from emolib import assets
@@ -22,6 +22,7 @@ from emolib.params.stages import (
     Baselines,
     CaptionFilter,
     DataGeneration,
+    DiscriminativeModel,
     FaceAblation,
     FusionAnalysis,
     InternVLLora,
@@ -44,6 +45,7 @@ SIZES = {
 }
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _PROMPT = 2_048  # tokens of a prompt where max_length sets no limit
+_FEATURE = 4_112  # tokens or patches of a clip: 16 frames of 257, more than its sound or words have
 _TEXT = 512  # tokens of a prompt without images
 _TOWER = 4  # patches a vision tower computes for each token that the language model sees
 _ADAM = 16  # bytes a trained number: weight, gradient and AdamW's two moments in float32
@@ -108,15 +110,26 @@ class Estimate:
 
 @functools.cache
 def full_size(name: str) -> Size | None:
-    """Build an asset's class at full size on the meta device; None when too little is known."""
+    """Build an asset's class at full size on the meta device.
+
+    Where transformers has no class for it, only its number of parameters is known, and all of them
+    count as the language model's; None where not even that is.
+    """
     asset = assets.assets()[name]
+    if asset.kind == "server":  # as large as the weights it serves
+        asset = assets.assets()[asset.needs[0]] if asset.needs else asset
+    if name == "affectgpt-2025":  # its language model, and two towers that are small beside it
+        llm = full_size("Qwen2.5-7B-Instruct")
+        return replace(llm, parameters=asset.parameters or llm.parameters) if llm else None
     with contextlib.ExitStack() as quiet:
         logging.disable(logging.WARNING)
         quiet.callback(logging.disable, logging.NOTSET)
         try:
             return _measured(_built(asset))
         except (KeyError, TypeError, ValueError, AttributeError):
-            return None
+            pass  # remote code, or no language model
+    count = asset.parameters
+    return Size(count, count, 0, 0, 0, 0, 0) if count else None
 
 
 def _built(asset: Asset) -> Any:
@@ -176,7 +189,7 @@ def _measured(model: Any) -> Size:
     if not any(p is head.weight for p in body.parameters()):
         own += head.weight.numel()
     return Size(
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(p.numel() for p in whole.parameters()),
         text=own,
         layers=text.num_hidden_layers,
         hidden=text.hidden_size,
@@ -257,7 +270,16 @@ def estimate(stage: str, params: StageParams, machine: Machine) -> Estimate:
     peak = machine.tflops * 1e12
     for use in used:
         size = _size_of(use)
-        if size is None or use.model is None or not use.required:
+        if size is None or not use.required:
+            continue
+        if use.model is None:
+            if isinstance(params, DiscriminativeModel) and use.key.startswith("features."):
+                feature = params.features[int(use.key.split(".")[1])]
+                title = use.asset.title if use.asset else use.at
+                memory[f"{title}, features"] = float(_BYTES[feature.dtype] * size.parameters)
+                clips = params.data.limit or SIZES.get(params.data.kind, 100)
+                if peak:
+                    seconds += 2.0 * size.parameters * clips * _FEATURE / (peak * MFU_GENERATION)
             continue
         memory[f"{use.asset.title if use.asset else use.at}, answering"] = answering(
             size, use.model
@@ -285,8 +307,9 @@ def estimate(stage: str, params: StageParams, machine: Machine) -> Estimate:
 
 
 def _size_of(use: Use) -> Size | None:
-    local = use.model is not None and use.model.engine != "server"
-    return full_size(use.asset.name) if local and use.asset is not None else None
+    away = use.model is not None and use.model.engine == "server" and not use.model.launch
+    known = use.asset is not None and use.asset.kind in ("weights", "server")
+    return full_size(use.asset.name) if use.asset is not None and known and not away else None
 
 
 def _trained(params: InternVLLora | AffectGPTSft, use: Use) -> bool:
