@@ -3,8 +3,14 @@ SHELL := /bin/sh
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# The interpreter that makes .venv; give another with `make PYTHON=/path/to/python3.11 demo`.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The interpreter that makes .venv: the first of these that runs and is Python 3.11 to 3.13. Give
+# another with `make PYTHON=/path/to/python3.12 env`.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+  $$p -c '$(SUPPORTED)' 2>/dev/null && command -v $$p && break; done)
+
+# CPU=1, for machines without a GPU: PyTorch's own CPU build. PyPI's brings CUDA, 5 GB of it.
+TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .PHONY: help demo test check lab env clean
 
@@ -14,13 +20,17 @@ help:
 	@echo "make check   ruff and mypy"
 	@echo "make lab     JupyterLab on the notebooks"
 	@echo "make env     only make .venv and install, pinned by constraints.txt"
+	@echo "             (without a GPU: make env CPU=1, which leaves out 5 GB of CUDA)"
 	@echo "make clean   remove outputs of the demo"
 
 $(STAMP): pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "no python3.11 found: install it or give PYTHON=..."; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "$(PYTHON) is not Python 3.11: give PYTHON=/path/to/python3.11"; exit 2; }
+	@test -n "$(PYTHON)" || \
+	  { echo "no Python 3.11, 3.12 or 3.13 found: install one, or give PYTHON=/path/to/python"; exit 2; }
+	@$(PYTHON) -c '$(SUPPORTED)' || \
+	  { echo "$(PYTHON) is not Python 3.11, 3.12 or 3.13: give another with PYTHON="; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	$(if $(CPU),$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps \
+	  torch torchvision -c constraints.txt --index-url $(TORCH_CPU))
 	$(BIN)/python -m pip install --disable-pip-version-check -q \
 	  -e '.[train,ray,lab,dev]' -c constraints.txt
 	touch $(STAMP)

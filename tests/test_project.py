@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -40,8 +43,7 @@ def test_environment_yml_asks_for_the_same():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     conda = [item for item in environment["dependencies"] if isinstance(item, str)]
     [pip] = [item["pip"] for item in environment["dependencies"] if isinstance(item, dict)]
-    assert "python=3.11" in conda
-    assert PROJECT["requires-python"].startswith(">=3.11")
+    assert f"python{PROJECT['requires-python']}" in conda
     assert "-c constraints.txt" in pip
     [extras] = re.findall(r"-e '(\.\[.*?\])' -c constraints\.txt", MAKEFILE)
     assert f"-e {extras}" in pip
@@ -58,6 +60,69 @@ def test_the_version_stands_in_one_place_and_is_cited():
     assert citation["version"] == release
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert re.findall(r"^## (\S+)", changelog, re.MULTILINE)[0] == release
+
+
+def make_env(*options: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """What ``make env`` would run; ``path``: the only folder in which programs are looked for."""
+    environment = {"PATH": str(path) if path else os.environ["PATH"]}
+    return subprocess.run(
+        [shutil.which("make") or "make", "-n", "env", "VENV=/no/such", *options],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def python_in(folder: Path, name: str, version: str) -> None:
+    """An interpreter that says it is of that version; "" = one that does not run."""
+    told = f"sys.version_info = {tuple(map(int, version.split('.')))}" if version else ""
+    script = f'exec {sys.executable} -c "import sys; {told}; $2"' if version else "exit 127"
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("there", "chosen"),
+    [
+        ({"python3.11": "3.11.9", "python3.12": "3.12.1", "python3": "3.13.0"}, "python3.11"),
+        ({"python3.11": "", "python3.13": "3.13.0", "python3.12": "3.12.1"}, "python3.12"),
+        ({"python3.13": "3.13.0", "python3": "3.14.0"}, "python3.13"),
+        ({"python3": "3.13.2"}, "python3"),
+    ],
+)
+def test_make_takes_the_first_python_that_runs_and_fits(there, chosen, tmp_path):
+    for name, version in there.items():
+        python_in(tmp_path, name, version)
+    assert f"{tmp_path / chosen} -m venv" in make_env(path=tmp_path).stdout
+
+
+@pytest.mark.parametrize("there", [{}, {"python3": "3.10.13"}, {"python3": "3.14.0"}])
+def test_make_without_a_fitting_python_says_which_it_wants(there, tmp_path):
+    for name, version in there.items():
+        python_in(tmp_path, name, version)
+    assert "no Python 3.11, 3.12 or 3.13 found" in make_env(path=tmp_path).stdout
+    assert "/python" not in make_env(path=tmp_path).stdout.split("no Python")[0]
+
+
+def test_the_makefile_takes_what_the_project_takes():
+    supported = re.findall(
+        r"\((\d+), (\d+)\) <= sys.version_info\[:2\] <= \((\d+), (\d+)\)", MAKEFILE
+    )
+    [(a, b, c, d)] = supported
+    assert PROJECT["requires-python"] == f">={a}.{b},<{c}.{int(d) + 1}"
+
+
+def test_an_environment_without_cuda_keeps_the_pins():
+    text = make_env("CPU=1").stdout.replace("\\\n", " ")
+    first, then = [" ".join(line.split()) for line in text.splitlines() if "pip install" in line]
+    options = "--no-deps torch torchvision -c constraints.txt --index-url"
+    assert f"{options} https://download.pytorch.org/whl/cpu" in first
+    assert "-e '.[" in then
+    assert "download.pytorch.org" not in make_env().stdout
+    for name in ("torch", "torchvision"):  # PyTorch's CPU build calls itself 2.14.0+cpu
+        [wanted] = [r for r in requirements() if r.name == name]
+        assert wanted.specifier.contains(f"{pins()[name]}+cpu")
 
 
 def test_only_one_opencv_is_wanted():
