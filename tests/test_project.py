@@ -125,6 +125,15 @@ def test_an_environment_without_cuda_keeps_the_pins():
         assert wanted.specifier.contains(f"{pins()[name]}+cpu")
 
 
+def test_sizes_in_the_installation_guide_are_those_recorded():
+    record = json.loads((ROOT / "outputs/record/install.json").read_text(encoding="utf-8"))
+    guide = (ROOT / "docs/install.md").read_text(encoding="utf-8")
+    shown = [
+        int(size.replace(",", "")) for size in re.findall(r"\| ([\d,]+) \|$", guide, re.MULTILINE)
+    ]
+    assert sorted(shown) == sorted(record["mb"].values())
+
+
 def test_only_one_opencv_is_wanted():
     # opencv-python and opencv-python-headless overwrite each other's files.
     assert [name for name in pins() if name.startswith("opencv")] == ["opencv-python"]
