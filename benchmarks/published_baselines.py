@@ -73,7 +73,7 @@ def markdown(record: Mapping[str, Any]) -> list[str]:
             f"{' | '.join(words for _, words in released.VARIANTS.values())} |",
             "|---" * (len(variants) + 1) + "|",
         ]
-        models = dict.fromkeys(key.partition("/")[0] for key in both[0])
+        models = sorted({key.partition("/")[0] for key in both[0]}, key=str.casefold)
         for model in models:
             if f"{model}/{variants[0]}" in both[0]:
                 cells = [
@@ -94,7 +94,7 @@ def markdown(record: Mapping[str, Any]) -> list[str]:
     ]
     for kind, said in (("subtitle", ""), ("reading", "without a model - by Qwen2.5-7B: ")):
         means = [record["groupings"][grouping][kind]["means"] for grouping in GROUPINGS]
-        for name in means[0]:
+        for name in sorted(means[0], reverse=True):
             cells = []
             for one in (found[name]["f1"] for found in means):
                 low, high = one["ci95"]
