@@ -101,6 +101,11 @@ def rehearse(root: Path, profile: str, *, jobs: int = 2, out: IO[str] | None = N
             f"profile {profile} needs no rehearsal: its models and data are made by the project "
             f"itself. Run it: emolib run {profile}"
         )
+    if base.released is not None and base.data.media == "none" and not base.models:
+        raise EmolibError(
+            f"profile {profile} needs no rehearsal: it reads published outputs, without models or "
+            f"videos, in minutes. Run it: emolib run {profile}"
+        )
     where = root / base.outputs / "rehearsal"
     home = where / profile
     overlay = read_overlay(root)
