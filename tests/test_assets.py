@@ -14,6 +14,7 @@ import yaml
 from safetensors.numpy import save_file
 
 from emolib import assets
+from emolib.cli.assets_page import anchor, page
 from emolib.params.loading import project_root
 from emolib.params.profiles import profiles
 from emolib.params.schemas import DataParams, ModelParams
@@ -107,6 +108,18 @@ def test_launch_commands_are_those_of_the_docs() -> None:
             said = shlex.join([Path(program).name, *options])
             assert said in text, said
             assert any(command.startswith(str(Path(program).parent)) for command in use.asset.get)
+
+
+def test_the_page_of_the_docs_is_made_from_the_data_files() -> None:
+    """`emolib doctor --markdown > docs/assets.md` writes it anew."""
+    made = page(ROOT)
+    assert made == (ROOT / "docs/assets.md").read_text(encoding="utf-8")
+    for asset in assets.assets().values():
+        assert f"### {asset.name}\n" in made
+        assert all(command in made for command in asset.commands())
+    links = set(re.findall(r"\]\(#([\w-]+)\)", made))
+    heads = {anchor(head) for head in re.findall(r"^#+ (.*)$", made, re.MULTILINE)}
+    assert links <= heads
 
 
 def folder(at: Path) -> Path:

@@ -8,7 +8,7 @@ import pytest
 
 from emolib.params.loading import project_root
 from emolib.params.profiles import resolve
-from emolib.rehearsal.estimate import Machine, estimate, full_size
+from emolib.rehearsal.estimate import Machine, estimate, full_size, measure
 
 pytest.importorskip("torch")
 ROOT = project_root(Path(__file__).parent)
@@ -28,6 +28,12 @@ def test_sizes_are_the_published_ones(name: str, parameters: int, text: int) -> 
     assert size is not None
     assert size.parameters == parameters
     assert size.text == text
+
+
+@pytest.mark.parametrize("name", ["InternVL3-1B-hf", "Qwen3-VL-8B-Instruct", "affectgpt-2025"])
+def test_the_file_of_sizes_is_what_the_classes_say(name: str) -> None:
+    """`python -m emolib.rehearsal.estimate` writes it anew."""
+    assert full_size(name) == measure(name)
 
 
 def test_the_2025_design_is_its_language_model_and_small_towers() -> None:

@@ -31,6 +31,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("profile", nargs="?", default="demo", help="default: demo")
     parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.add_argument(
+        "--markdown", action="store_true", help="instead, docs/assets.md: all profiles, no checks"
+    )
     parser.set_defaults(handler=run)
 
 
@@ -38,6 +41,11 @@ def run(args: argparse.Namespace) -> int:
     """Print the findings and what to do next."""
     root = project_root()
     with contextlib.chdir(root):  # where a profile's paths begin
+        if args.markdown:
+            from emolib.cli.assets_page import page
+
+            print(page(root), end="")
+            return 0
         found = survey(root, args.profile)
         if args.json:
             print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from emolib import assets
 from emolib.assets import Asset, Use
+from emolib.files import write_json
 from emolib.params.affectgpt import SftParams
 from emolib.params.schemas import ModelParams, Schema
 from emolib.params.stages import (
@@ -43,6 +46,8 @@ SIZES = {
     "emer-v2": 332,
     "minigpt4": 3_439,
 }
+#: What :func:`measure` counted.
+FILE = Path(assets.__file__).parent / "data" / "full_sizes.json"
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _PROMPT = 2_048  # tokens of a prompt where max_length sets no limit
 _FEATURE = 4_112  # tokens or patches of a clip: 16 frames of 257, more than its sound or words have
@@ -110,26 +115,42 @@ class Estimate:
 
 @functools.cache
 def full_size(name: str) -> Size | None:
-    """Build an asset's class at full size on the meta device.
+    """Look up an asset's size at full scale, as :func:`measure` counted it; None = not known.
 
-    Where transformers has no class for it, only its number of parameters is known, and all of them
-    count as the language model's; None where not even that is.
+    ``emolib/data/full_sizes.json`` holds them (made by ``python -m emolib.rehearsal.estimate``),
+    because the largest class takes seconds to build.
     """
     asset = assets.assets()[name]
     if asset.kind == "server":  # as large as the weights it serves
-        asset = assets.assets()[asset.needs[0]] if asset.needs else asset
+        return full_size(asset.needs[0]) if asset.needs else None
+    if (found := _known().get(name)) is not None:
+        return Size(**found)
+    count = asset.parameters  # remote code, or no language model: all count alike
+    return Size(count, count, 0, 0, 0, 0, 0) if count else None
+
+
+@functools.cache
+def _known() -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = json.loads(FILE.read_text(encoding="utf-8"))
+    return found
+
+
+def measure(name: str) -> Size | None:
+    """Build an asset's class at full size on the meta device, without weights, and count.
+
+    None where transformers has no class for it, too little is known, or it is no language model.
+    """
+    asset = assets.assets()[name]
     if name == "affectgpt-2025":  # its language model, and two towers that are small beside it
-        llm = full_size("Qwen2.5-7B-Instruct")
+        llm = measure("Qwen2.5-7B-Instruct")
         return replace(llm, parameters=asset.parameters or llm.parameters) if llm else None
     with contextlib.ExitStack() as quiet:
         logging.disable(logging.WARNING)
         quiet.callback(logging.disable, logging.NOTSET)
         try:
             return _measured(_built(asset))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            pass  # remote code, or no language model
-    count = asset.parameters
-    return Size(count, count, 0, 0, 0, 0, 0) if count else None
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+            return None
 
 
 def _built(asset: Asset) -> Any:
@@ -353,3 +374,9 @@ def _disk(used: list[Use]) -> float:
             for asset in (*assets.sources_of(use.asset), use.asset):
                 found[asset.name] = asset.bytes or 0
     return sum(found.values()) / 1e9
+
+
+if __name__ == "__main__":
+    weights = [name for name, asset in assets.assets().items() if asset.kind == "weights"]
+    sizes = {name: asdict(size) for name in weights if (size := measure(name)) is not None}
+    write_json(FILE, sizes)
