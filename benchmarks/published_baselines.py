@@ -6,7 +6,8 @@ without a model; what a subtitle is worth, paired over the variants of each mode
 AffectGPT-2025 with the official parser, which an independent count agrees with.
 
 Run:  python benchmarks/published_baselines.py [--outputs DIR] [--gold FILE] [--wheels DIR]
-      [--out FILE]; the defaults are the places of profile `published`.
+      [--out FILE] [--docs FILE]; the defaults are the places of profile `published`. --docs puts
+      the tables of the record in the place of those of docs/baselines.md.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import Any
 from emolib import predict, scoring
 from emolib.baselines import released
 from emolib.datasets.clip import Clip
-from emolib.files import write_json
+from emolib.files import write_atomic, write_json
 from emolib.scoring import Comparison, Score
 from emolib.scoring.files import read_labels
 
 TOOLS = Path("data/MERTools")
 RESAMPLES = 10_000
+BEGIN, END = "<!-- record: published_baselines.json -->", "<!-- end of the record -->"
 GROUPINGS = {"lexicon": "lexicon", "ew2026": "wheels of 2026, level 1"}
 METRICS = ("accuracy", "recall", "avg", "f1")
 
@@ -111,6 +113,7 @@ def main() -> None:
     wheels = TOOLS / "MER2026/MER2026_Track2/emotion_wheel"
     parser.add_argument("--wheels", type=Path, default=wheels)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--docs", type=Path)
     args = parser.parse_args()
 
     others = released.read_released(args.outputs)
@@ -152,6 +155,12 @@ def main() -> None:
     print(*markdown(record), sep="\n\n")
     if args.out:
         write_json(args.out, record)
+    if args.docs:
+        before, begin, rest = args.docs.read_text(encoding="utf-8").partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not end:
+            raise SystemExit(f"{args.docs}: no {BEGIN} and {END} in it")
+        write_atomic(args.docs, before + "\n\n".join([begin, *markdown(record), end]) + after)
 
 
 if __name__ == "__main__":
