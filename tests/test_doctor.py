@@ -156,6 +156,22 @@ def test_stand_ins_do_not_pass_outside_a_rehearsal(
     assert "stand-in: made for a rehearsal" in capsys.readouterr().out
 
 
+def test_memory_and_hours_are_estimated_for_the_machine(project: Callable[..., Path]) -> None:
+    root = project("paper", {"gpus": [["NVIDIA A800 40GB", 40]] * 8})
+    states = {s.stage.name: s for s in survey(root, "paper").stages}
+    assert states["05_face_crop_ablation"].lacks == ["54 GB memory (40 here)"]
+    assert states["06_discriminative_model"].ready
+    hours = states["05_face_crop_ablation"].hours
+    assert hours is not None
+    marker = json.loads((root / assets.STAND_IN).read_text())
+    for name, expected in (("NVIDIA H200", hours * 312 / 989), ("a GPU of tomorrow", None)):
+        marker["machine"]["gpus"] = [[name, 141]]
+        (root / assets.STAND_IN).write_text(json.dumps(marker))
+        states = {s.stage.name: s for s in survey(root, "paper").stages}
+        assert states["05_face_crop_ablation"].ready
+        assert states["05_face_crop_ablation"].hours == pytest.approx(expected)
+
+
 def test_gpus_and_disk_are_counted(
     project: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,6 +253,7 @@ def test_packages_that_a_stage_asks_for(
 def test_a_fresh_clone_lists_what_to_get(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "paper"]) == 1
     printed = capsys.readouterr().out
+    assert "clips" not in next(li for li in printed.splitlines() if li.startswith("02_caption"))
     for said in (
         "emolib convert internvl weights/InternVL-Chat-V1-5 weights/InternVL-Chat-V1-5-native",
         "hf download MERChallenge/MER2024 --repo-type dataset --local-dir data/mer2024",

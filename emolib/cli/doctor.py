@@ -102,14 +102,30 @@ def _packages(found: Survey) -> list[str]:
 
 def _stages(found: Survey) -> list[str]:
     own = [state for state in found.stages if not state.absent]
-    rows = [[s.stage.name, "yes" if s.ready else "no", _lacking(s)] for s in own]
+    rows = [
+        [s.stage.name, "yes" if s.ready else "no", _memory(s), _hours(s, found), _lacking(s)]
+        for s in own
+    ]
     lines = [
         f"Profile {found.profile}:",
-        format_table(["stage", "can run now", "lacks"], rows, widest=100),
+        format_table(["stage", "runs now", "memory", "hours", "lacks"], rows, widest=90),
     ]
+    if any(state.memory_gb for state in own):
+        lines.append("memory of the largest model and hours here: upper estimates (docs/assets.md)")
     if absent := [state.stage.name[:2] for state in found.stages if state.absent]:
         lines.append(f"not in profile {found.profile}: {', '.join(absent)}")
     return lines
+
+
+def _memory(state: StageState) -> str:
+    return f"{state.memory_gb:.0f} GB" if state.memory_gb >= 1 else ""
+
+
+def _hours(state: StageState, found: Survey) -> str:
+    if not state.hours:
+        unknown = state.memory_gb >= 1 and state.hours is None and found.machine.usable
+        return "?" if unknown else ""
+    return f"{state.hours:.1f}"
 
 
 def _lacking(state: StageState) -> str:

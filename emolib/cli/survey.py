@@ -27,6 +27,7 @@ from emolib.errors import DataError, EmolibError
 from emolib.params import profiles
 from emolib.params.schemas import ModelParams
 from emolib.params.stages import AffectGPTSft, DiscriminativeModel, InternVLLora, StageParams
+from emolib.rehearsal import estimate
 
 EXTRAS = {
     "": "scores, media, notebooks",
@@ -34,6 +35,20 @@ EXTRAS = {
     "ray": "stages on several machines",
     "lab": "JupyterLab",
     "dev": "tests and checks",
+}
+#: Dense 16-bit peak of GPUs, TFLOP/s, as their makers state it; the first name found counts.
+_PEAKS = {
+    "B200": 2250,
+    "H200": 989,
+    "H100": 989,
+    "H800": 989,
+    "A100": 312,
+    "A800": 312,
+    "L40S": 362,
+    "RTX 4090": 165,
+    "RTX 3090": 71,
+    "V100": 125,
+    "T4": 65,
 }
 PROBE_S = 2.0  # seconds a server has to list its models
 _OUTPUTS_GB = 10  # runs, images, checkpoints of branches; merged weights come on top
@@ -67,6 +82,14 @@ class Machine:
     def gpu_memory_gb(self) -> float:
         """Memory of the smallest GPU, GiB; 0 without one."""
         return min((memory for _, memory in self.gpus), default=0.0)
+
+    def planned(self) -> estimate.Machine:
+        """Describe it for estimates; no hours where the GPU's peak is not known."""
+        name = self.gpus[0][0] if self.gpus and self.usable else ""
+        peak = next((float(value) for known, value in _PEAKS.items() if known in name), 0.0)
+        return estimate.Machine(
+            gpu=name or "none", gpus=self.usable, memory_gb=self.gpu_memory_gb, tflops=peak
+        )
 
 
 def machine_at(root: Path) -> Machine:
@@ -233,6 +256,8 @@ class StageState:
         lacks: What it lacks, in a word or two each; empty = it can run.
         steps: What is to be done about it, where getting the listed items is not enough.
         without: What it would run without, named by it as left out.
+        memory_gb: Estimated memory of its largest model, GiB; 0 = it runs none.
+        hours: Estimated hours on this machine; None = its GPU is not known.
     """
 
     stage: plan.Stage
@@ -240,6 +265,8 @@ class StageState:
     lacks: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     without: list[str] = field(default_factory=list)
+    memory_gb: float = 0.0
+    hours: float | None = None
 
     @property
     def ready(self) -> bool:
@@ -325,6 +352,8 @@ class Survey:
                     "lacks": state.lacks,
                     "steps": state.steps,
                     "without": state.without,
+                    "memory_gb": round(state.memory_gb, 1),
+                    "hours": None if state.hours is None else round(state.hours, 2),
                 }
                 for state in self.stages
             },
@@ -367,13 +396,14 @@ def survey(root: Path, profile: str) -> Survey:
     for told, params in stages:
         for use in uses[told.stage.name]:
             _note(looked.item(use), use, told)
-        if not any(
-            looked.item(u).state.word != "there" for u in uses[told.stage.name] if _reads(u)
-        ):
+        read = [use for use in uses[told.stage.name] if _reads(use)]
+        if read and all(looked.item(use).ready for use in read):
             _add(told, [("clips", step) for step in looked.unreadable(params)])
             if any(use.key == "released.root" for use in uses[told.stage.name]):
                 _add(told, [("published outputs", step) for step in looked.no_outputs(params)])
-        _add(told, _needs(params, found.machine))
+        full = estimate.estimate(told.stage.name, params, found.machine.planned())
+        told.memory_gb, told.hours = full.memory_gb, full.hours
+        _add(told, _needs(params, found.machine, full.memory_gb))
     _inputs(root / base.outputs / profile, found.stages)
     found.items = list(looked.items.values())
     return found
@@ -530,7 +560,7 @@ def ask_server(model: ModelParams, root: Path = Path()) -> State:
     return State("there", "answers")
 
 
-def _needs(params: StageParams, machine: Machine) -> Iterator[tuple[str, str]]:
+def _needs(params: StageParams, machine: Machine, memory_gb: float) -> Iterator[tuple[str, str]]:
     """What a stage needs besides files and servers, and what is to be done about it."""
     for key, value in deepspeed_of(params):
         if value and not installed("deepspeed"):
@@ -542,6 +572,12 @@ def _needs(params: StageParams, machine: Machine) -> Iterator[tuple[str, str]]:
     wanted = max([processes, *(1 + int(d.partition(":")[2] or 0) for d in devices)], default=0)
     if wanted > machine.usable:
         yield ("a GPU" if wanted == 1 else f"{wanted} GPUs"), ""
+    elif 0 < (have := machine.gpu_memory_gb if machine.usable else machine.memory_gb) < memory_gb:
+        step = f"a machine with {memory_gb:.0f} GB of memory for {params.profile}'s models"
+        yield (
+            f"{memory_gb:.0f} GB memory ({have:.0f} here)",
+            f"{step} (estimated), or lower batch_size",
+        )
 
 
 def installed(package: str) -> bool:
