@@ -84,7 +84,6 @@ def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
         freeze_vit=False,
         freeze_aligner=False,
         gradient_checkpointing=False,
-        encode_first=False,
     )
     adapters = {
         name: training.train_lora(internvl, lora, file, root / "trainings").adapter

@@ -31,7 +31,7 @@ from emolib.params.training import LoraParams
 from emolib.training import TrainResult, check_rows, join, merge_lora, train_lora
 from emolib.training.launch import launch_plan
 from emolib.training.process import build_arguments
-from emolib.training.worker import padded
+from emolib.training.worker import Named, padded
 from tests.paths import searched_first
 
 MODEL = ModelParams(model="tiny:internvl", device="cpu", decoding=Decoding(max_new_tokens=8))
@@ -356,6 +356,74 @@ def test_row_that_is_too_long_stops_the_training(
     assert not list(out.glob("checkpoint-*"))
 
 
+OPENED = """
+import builtins, pathlib
+
+plain_open = builtins.open
+def note(text):
+    with plain_open({file!r}, "a") as file:
+        file.write(text + "\\n")
+
+def open_and_note(source, *args, **kwargs):
+    if str(source).endswith(".png"):
+        note(pathlib.Path(source).name)
+    return plain_open(source, *args, **kwargs)
+builtins.open = open_and_note
+
+touch = pathlib.Path.touch
+def touch_and_note(self, *args, **kwargs):
+    touch(self, *args, **kwargs)
+    note(self.parent.name)
+pathlib.Path.touch = touch_and_note
+"""
+
+
+def test_the_first_step_does_not_wait_for_all_rows(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are encoded by the loader's processes as they come up, and the losses stay the same."""
+    rows = _rows(tmp_path, 40)
+    watch = tmp_path / "watch"
+    watch.mkdir()
+    lora = LORA.model_copy(update={"steps": 2, "save_steps": 1, "accumulate": 1})
+    before: dict[str, set[str]] = {}
+    curves = {}
+    for name in ("lazy", "first"):
+        seen = tmp_path / f"{name}.txt"
+        (watch / "sitecustomize.py").write_text(OPENED.format(file=str(seen)))
+        with monkeypatch.context() as patch:
+            patch.setenv("PYTHONPATH", searched_first(watch))
+            if name == "first":
+                patch.setattr("emolib.training.lora.check_budget", lambda *args: False)
+            recipe = lora.model_copy(update={"workers": 2 if name == "lazy" else 0})
+            result = train_lora(MODEL, recipe, rows, tmp_path / name, cache=home / "models")
+        curves[name] = [(e["loss"], e["grad_norm"]) for e in result.history]
+        noted = seen.read_text().split()
+        before[name] = set(noted[: noted.index("checkpoint-1")])
+    assert len(before["first"]) == 40
+    # one row is printed; two processes fetch two batches of two rows each ahead
+    assert len(before["lazy"]) <= 13
+    assert curves["lazy"] == curves["first"]
+
+
+def test_a_damaged_image_is_named_before_training(home: Path, tmp_path: Path) -> None:
+    rows = _rows(tmp_path, 3)
+    image = tmp_path / "1.png"
+    image.write_bytes(image.read_bytes()[:-3000])  # its header, and so its size, can be read
+    with pytest.raises(DataError, match=r"train.jsonl, line 2: .*1.png: not an image"):
+        train_lora(MODEL, LORA, rows, tmp_path / "out", cache=home / "models")
+    assert not list((tmp_path / "out").glob("*/train.log"))
+
+
+def test_a_row_that_cannot_be_encoded_is_named() -> None:
+    def encode(row: dict[str, Any], **kwargs: Any) -> None:
+        raise ValueError("gone")
+
+    row = {"messages": [{"role": "user", "content": "Who?"}], "images": [{"path": "/a.png"}]}
+    with pytest.raises(TrainingError, match=r"ValueError: gone\).*'/a.png'.*Who\?"):
+        Named(encode)(row, return_length=True)
+
+
 @pytest.mark.parametrize(
     ("row", "words"),
     [
@@ -369,6 +437,8 @@ def test_row_that_is_too_long_stops_the_training(
         ({"messages": [{"role": "user", "content": ["x"]}, "A"]}, "with text"),
         ({"messages": ["<image><image>", "A"], "images": ["HERE"]}, "2 <image> marks for 1"),
         ({"messages": ["<image>", "A"]}, "1 <image> marks for 0"),
+        ({"messages": ["Is <video> a word?", "A"]}, "a <video> mark"),
+        ({"messages": ["x", "<audio>"]}, "a <audio> mark"),
         ({"messages": ["x", "A"], "images": ["/no/such.png"]}, "no such image: /no/such.png"),
     ],
 )

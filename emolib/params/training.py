@@ -39,9 +39,6 @@ class LoraParams(Schema):
         seed: Seed of order, dropout and the update's start.
         save_steps: Steps between checkpoints; a killed training goes on from the last.
         gradient_checkpointing: Compute activations twice instead of keeping them.
-        encode_first: Encode every row once before training, so that a row that does not fit
-            is known at once; costs one pass over all images. Otherwise it stops the
-            training where it is met.
         workers: Data-loading processes a GPU, which cut the images of later rows while it
             computes; 0 = none besides the training process. Losses do not depend on it.
         processes: Processes of every machine, one a GPU; more than one run under torchrun. A
@@ -73,7 +70,6 @@ class LoraParams(Schema):
     seed: int = Field(default=0, ge=0)
     save_steps: Annotated[int, OPERATIONAL] = Field(default=500, ge=1)
     gradient_checkpointing: Annotated[bool, OPERATIONAL] = True
-    encode_first: Annotated[bool, OPERATIONAL] = True
     workers: Annotated[int, OPERATIONAL] = Field(default=0, ge=0)
     processes: int = Field(default=1, ge=1)
     nodes: int = Field(default=1, ge=1)

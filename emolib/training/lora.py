@@ -17,7 +17,7 @@ from emolib.files import read_json, read_jsonl
 from emolib.params.schemas import ModelParams
 from emolib.params.training import LoraParams
 from emolib.training.process import Progress, build_arguments
-from emolib.training.rows import check_budget, check_rows
+from emolib.training.rows import check_budget, check_images, check_rows
 from emolib.training.store import Launch, Training, made_of
 
 _ADAPTER = "adapter"
@@ -80,7 +80,8 @@ def train_lora(
 
     Raises:
         DataError: a row of the data set is not as described, or longer than ``max_length``
-            (known beforehand for converted InternVL folders); names file and line.
+            (known beforehand for InternVL's and Qwen's models; of others every row is encoded
+            before the first step), or an image cannot be decoded; names file and line.
         TrainingError: training failed (with the end of its log).
         MissingModelError: the model is not on this machine.
         MissingDependencyError: DeepSpeed is asked for and not installed.
@@ -93,8 +94,9 @@ def train_lora(
         val = Path(val).resolve()
         check_rows(val)
     found = find_model(model, cache)
-    for file in (dataset, val) if val else (dataset,):
-        check_budget(found.path, file, lora.max_length, model)
+    files = (dataset, val) if val else (dataset,)
+    # Rows that nobody can count are encoded before the first step, all of them.
+    counted = all([check_budget(found.path, file, lora.max_length, model) for file in files])
     total = lora.steps or _steps(rows, lora)
     learned, held = (list(read_jsonl(file)) if file else [] for file in (dataset, val))
     parts = made_of("lora", model, found, learned, held, lora, total)
@@ -102,7 +104,12 @@ def train_lora(
 
     def train(launch: Launch) -> dict[str, Any]:
         out, resume = launch.folder, launch.resume
-        arguments = build_arguments(model, lora, found, rows, dataset, val, out, resume)
+        if resume is None:  # else they were looked at before
+            for file in files:
+                check_images(file)
+        arguments = build_arguments(
+            model, lora, found, rows, dataset, val, out, resume, lazy=counted
+        )
         last, how = launch.run("emolib.training.worker", arguments, total, progress)
         _keep_adapter(last, out)
         seconds = time.perf_counter() - begin

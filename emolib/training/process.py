@@ -53,8 +53,14 @@ def build_arguments(
     val: Path | None,
     out: Path,
     resume: Path | None,
+    *,
+    lazy: bool = True,
 ) -> list[str]:
-    """Write the worker's arguments: our options, then ``swift sft``'s."""
+    """Write the worker's arguments: our options, then ``swift sft``'s.
+
+    With ``lazy`` a row is encoded when its turn comes, by the loader's processes; else every row
+    is encoded once before the first step, to find those that are too long.
+    """
     dtype = weight_type(model, found.dtype)
     options: dict[str, object] = {
         "model": found.path.resolve(),
@@ -73,7 +79,7 @@ def build_arguments(
         "val_dataset": val,
         "dataloader_num_workers": lora.workers,
         "max_length": lora.max_length,
-        "lazy_tokenize": not lora.encode_first,
+        "lazy_tokenize": lazy,
         "learning_rate": lora.learning_rate,
         "num_train_epochs": lora.epochs,
         "max_steps": lora.steps or -1,

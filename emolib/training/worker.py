@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from emolib.errors import TrainingError
 from emolib.processes import die_with_parent
 from emolib.training.process import COMPLETE
 
@@ -41,15 +43,37 @@ def padded(dataset: Any, world: int) -> Any:
     return Subset(dataset, [*rows, *(i % len(rows) for i in range(world - left))])
 
 
+class Named:
+    """Encode a row; an error names it, wherever in the loader's processes it came up."""
+
+    def __init__(self, encode: Callable[..., Any]) -> None:
+        self.encode = encode
+
+    def __call__(self, row: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """See ms-swift's ``Template.encode``."""
+        try:
+            return self.encode(row, *args, **kwargs)
+        except Exception as error:
+            images = [
+                i.get("path", "") if isinstance(i, dict) else i for i in row.get("images") or ()
+            ]
+            said = str(row["messages"])[:300]
+            raise TrainingError(
+                f"a training row cannot be encoded ({type(error).__name__}: {error}); images "
+                f"{images}, messages {said}"
+            ) from error
+
+
 def train(arguments: list[str], rows: int, max_tiles: int, max_pixels: int = 0) -> None:
     """Run ``swift sft`` in this process on exactly ``rows`` rows."""
     import torch
     from swift.pipelines import SwiftSft
     from transformers import TrainerCallback
 
-    from emolib.engines.swift_setup import prepare_every_processor
+    from emolib.engines.swift_setup import check_options, prepare_every_processor
 
     prepare_every_processor(max_tiles, max_pixels)
+    check_options(arguments)
     world = int(os.environ.get("WORLD_SIZE", "1"))
 
     class MarkComplete(TrainerCallback):
@@ -77,6 +101,9 @@ def train(arguments: list[str], rows: int, max_tiles: int, max_pixels: int = 0) 
             together = trainer.accelerator.num_processes
             if together != world:
                 raise SystemExit(f"{together} of {world} processes train together")
+            for dataset in (trainer.train_dataset, trainer.eval_dataset):
+                if dataset is not None:
+                    dataset.encode_func = Named(dataset.encode_func)
             trainer.train_dataset = padded(trainer.train_dataset, world)
             return super().train(trainer)
 
