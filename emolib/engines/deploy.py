@@ -24,9 +24,10 @@ def main() -> None:
     from swift.pipelines import deploy_main
 
     from emolib.engines.swift_repairs import repair_server
-    from emolib.engines.swift_setup import prepare_every_processor
+    from emolib.engines.swift_setup import check_options, prepare_every_processor
 
     prepare_every_processor(ours.max_tiles, ours.max_pixels)
+    check_options(rest)
     repair_server()
     # ms-swift would write every question and answer to a file beside the weights
     DeployArguments._init_result_path = lambda self, folder_name: None

@@ -6,6 +6,7 @@ the same way.
 
 from __future__ import annotations
 
+import difflib
 import gc
 import importlib
 import importlib.metadata
@@ -15,6 +16,7 @@ import logging
 import os
 import pickle
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,6 +185,75 @@ def find_model(params: ModelParams, cache: Path | None = None) -> ModelFolder:
     return ModelFolder(path, model_type, _stored_dtype(config), template)
 
 
+def check_type(found: ModelFolder) -> None:
+    """Check that ms-swift finds one model type and one template for a folder.
+
+    Left to itself it stops with a list of names, or, for an architecture that it does not know,
+    answers in no chat format at all.
+
+    Raises:
+        EngineError: names the parameters to set and the candidates.
+    """
+    from swift.model.model_meta import (
+        MODEL_MAPPING,
+        get_matched_model_meta,
+        get_matched_model_types,
+    )
+    from swift.template import TEMPLATE_MAPPING
+
+    for key, value, names in (
+        ("model_type", found.model_type, MODEL_MAPPING),
+        ("template", found.template, TEMPLATE_MAPPING),
+    ):
+        if value and value not in names:
+            near = difflib.get_close_matches(value, list(names), 5, 0.5)
+            raise EngineError(f"{key}: ms-swift has no {value!r}; names like it: {_listed(near)}")
+    if (found.path / "args.json").is_file():
+        return  # it names both
+    config = json.loads((found.path / "config.json").read_text(encoding="utf-8"))
+    architectures = config.get("architectures") or []
+    named = get_matched_model_meta(str(found.path))  # by the name of the folder
+    types = [named.model_type] if named else get_matched_model_types(architectures)
+    types = [found.model_type] if found.model_type else types
+    if not architectures and not found.model_type and not named:
+        types = []
+    metas = [named if named and named.model_type == name else MODEL_MAPPING[name] for name in types]
+    templates = [[m.template] if m.template else m.candidate_templates for m in metas]
+    if len(types) == 1 and (found.template or len(templates[0]) == 1):
+        return
+    what = architectures[0] if architectures else "no architecture in config.json"
+    if not types:
+        known = {a: name for name, meta in MODEL_MAPPING.items() for a in meta.architectures}
+        near = difflib.get_close_matches(what, list(known), 5, 0.6)
+        raise EngineError(
+            f"{found.path}: ms-swift knows no model of this kind ({what}): set model_type and "
+            "template in the model's parameters to those of a model with the same weights and "
+            "chat format, or let a server answer (engine: server). Nearest by name: "
+            + _listed(f"{known[name]} ({name})" for name in near)
+        )
+    choices = "".join(
+        f"\n  model_type: {name}, template: {' | '.join(some)}"
+        for name, some in zip(types, templates, strict=True)
+    )
+    raise EngineError(
+        f"{found.path}: ms-swift cannot tell which of its models this is ({what}): set model_type "
+        f"and template in the model's parameters to one of{choices}"
+    )
+
+
+def check_options(arguments: Sequence[str]) -> None:
+    """Apply :func:`check_type` to the options of one of ms-swift's own commands."""
+
+    def value(option: str) -> str:
+        return arguments[arguments.index(option) + 1] if option in arguments else ""
+
+    check_type(ModelFolder(Path(value("--model")), value("--model_type"), "", value("--template")))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
 def shown_name(params: ModelParams, found: ModelFolder) -> str:
     """Name a model in records: by its folder, a shipped one and one of the hub by its address."""
     return found.path.name if Path(params.model).expanduser().is_dir() else params.model
@@ -235,6 +306,7 @@ def load_model(params: ModelParams, found: ModelFolder, dtype: str) -> tuple[Any
     import torch
     from swift.model import get_model_processor
 
+    check_type(found)
     try:
         placed, numbers = device_map(params.device, params.gpus, torch.cuda.device_count())
         free = {n: torch.cuda.mem_get_info(n)[0] for n in numbers} if placed == "auto" else None

@@ -16,6 +16,7 @@ from emolib.engines.local import LocalEngine, make_template
 from emolib.engines.sampling import request_seed
 from emolib.engines.swift_setup import (
     ModelFolder,
+    check_type,
     find_model,
     import_swift,
     one_line,
@@ -73,6 +74,7 @@ class VllmEngine(LocalEngine):
         import torch
         from swift.model import get_processor
 
+        check_type(found)
         self._most, self._longest = params.concurrency, params.max_length
         if len(loras) > 1:
             raise EngineError(

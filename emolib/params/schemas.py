@@ -187,8 +187,9 @@ class ModelParams(Schema):
             "tiny:internvl" / "tiny:llava" / "tiny:qwen2audio" / "tiny:affectgpt" (some 200,000
             to 400,000 random weights of the real architecture, built on first
             use). For "server" the name the server knows it by.
-        model_type: ms-swift's model type; "" = found from the folder's config.
-        template: ms-swift's template; "" = the model type's own.
+        model_type: ms-swift's model type; "" = found from the folder's config. Where several share
+            an architecture, as with Llama, an error names the candidates.
+        template: ms-swift's template, which is the chat format; "" = the model type's own.
         adapters: LoRA folders, applied in order.
         dtype: Weight type; "auto" = as stored, "fit" = bfloat16 or float16 where the device
             computes in it, else float32.
