@@ -29,7 +29,7 @@ from emolib.params.profiles import resolve
 from emolib.predict import predict, zero_shot_prompt
 from emolib.training.rows import check_budget
 from tests.media_files import write_video
-from tests.tiny_models import qwen2_5_vl, qwen3_vl
+from tests.tiny_models import encoded_length, qwen2_5_vl, qwen3_vl
 from tests.tiny_omni import qwen2_5_omni, qwen3_omni
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,15 +65,6 @@ def params(folder: Path, **changes: Any) -> ModelParams:
     return base.model_copy(update=changes)
 
 
-def encoded(engine: Any, request: Request) -> int:
-    """Tokens of a request after ms-swift's template and the model's own processor."""
-    _, made = engine._prepare(request)
-    try:
-        return len(engine._engine.template.encode(made, return_template_inputs=True)["input_ids"])
-    finally:
-        engine._engine.template.forget()
-
-
 @pytest.mark.parametrize("kind", BUILDERS)
 @pytest.mark.parametrize("max_pixels", [0, 200_000])
 def test_counts_are_what_the_model_is_given(
@@ -92,9 +83,11 @@ def test_counts_are_what_the_model_is_given(
                     [size] * 2, max_pixels
                 )
                 request = Request("1", MARKED, (image, image), system=system or None)
-                assert encoded(engine, request) == counted
+                assert encoded_length(engine, request) == counted
         text = Request("1", "Hello.")
-        assert encoded(engine, text) == counter.other([{"role": "user", "content": "Hello."}], 0)
+        assert encoded_length(engine, text) == counter.other(
+            [{"role": "user", "content": "Hello."}], 0
+        )
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_omni", "qwen3_omni"])
@@ -106,7 +99,7 @@ def test_audio_is_counted_at_its_longest(
     assert isinstance(counter, QwenCounter)
     audio = np.zeros(int(16_000 * seconds), np.float32)
     with open_engine(params(folders[kind]), name="x") as engine:
-        made = encoded(engine, Request("1", "Hello.", audio=(audio,)))
+        made = encoded_length(engine, Request("1", "Hello.", audio=(audio,)))
     other = counter.other([{"role": "user", "content": "Hello."}], 0)
     assert other < made <= other + counter.audio(seconds) <= made + 15
 

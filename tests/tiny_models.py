@@ -194,3 +194,13 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
 }
+
+
+def encoded_length(engine: Any, request: Any) -> int:
+    """Tokens of a request after ms-swift's template and the model's own processor."""
+    _, made = engine._prepare(request)
+    try:
+        encoded = engine._engine.template.encode(made, return_template_inputs=True)
+        return len(encoded["input_ids"])
+    finally:
+        engine._engine.template.forget()

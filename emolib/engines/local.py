@@ -237,8 +237,10 @@ class LocalEngine(EngineBase):
 
     @property
     def _end_ids(self) -> set[int]:
-        ends = self._engine.model.generation_config.eos_token_id
-        return set(ends) if isinstance(ends, list) else {ends}
+        """Tokens that end an answer; some folders name none (Qwen3-Omni), some another one."""
+        named = self._engine.model.generation_config.eos_token_id
+        ends = set(named if isinstance(named, list) else [named])
+        return ends - {None} | {self._engine.tokenizer.eos_token_id}
 
     def _problem(self, request: Request) -> str:
         if fault := media_fault(request):

@@ -9,18 +9,26 @@ writes as many marks as the sound has frames, as transformers' own processor doe
 Qwen's vision-language templates scale images to at most 16,384 tokens, whatever the folder's
 processor says, and only an environment variable changes that, for every model of the process.
 Here the processor's own ``longest_edge`` holds, which ``max_pixels`` lowers.
+
+``InternVLConfig`` of transformers 5.19 ties input and output embeddings unless the folder says
+otherwise, which published InternVL3 ``-hf`` folders do not; all of their checkpoints are untied.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any
+
+from emolib.files import read_json
 
 _DONE = "_emolib_repaired"
 
 
 def repair_templates() -> None:
     """Mend the templates of this process; a second call changes nothing."""
+    from swift.model.models.internlm import InternVLHfLoader
     from swift.template.templates.qwen import (
         Qwen2_5OmniTemplate,
         Qwen2AudioTemplate,
@@ -32,6 +40,35 @@ def repair_templates() -> None:
         setattr(Qwen2AudioTemplate, _DONE, True)
         for template in (Qwen2VLTemplate, Qwen2_5OmniTemplate):
             template.replace_tag = _within_pixels(template.replace_tag)
+        InternVLHfLoader.get_config = _untied(InternVLHfLoader.get_config)
+
+
+def _untied(get_config: Any) -> Any:
+    """Believe the weights, not the class's default, that input and output embeddings differ."""
+
+    @wraps(get_config)
+    def corrected(self: Any, model_dir: str) -> Any:
+        config = get_config(self, model_dir)
+        if config.tie_word_embeddings and has_head(Path(model_dir)):
+            config.tie_word_embeddings = False
+        return config
+
+    return corrected
+
+
+def has_head(folder: Path) -> bool:
+    """Whether a folder's safetensors files hold an ``lm_head``; their headers are read only."""
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names: Iterable[str] = read_json(index)["weight_map"]
+    else:
+        names = []
+        for file in folder.glob("*.safetensors"):
+            with safe_open(file, framework="pt") as weights:
+                names = [*names, *weights.keys()]
+    return any(name.endswith("lm_head.weight") for name in names)
 
 
 def _within_pixels(replace_tag: Any) -> Any:
