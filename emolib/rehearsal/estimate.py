@@ -51,6 +51,7 @@ FILE = Path(assets.__file__).parent / "data" / "full_sizes.json"
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _PROMPT = 2_048  # tokens of a prompt where max_length sets no limit
 _FEATURE = 4_112  # tokens or patches of a clip: 16 frames of 257, more than its sound or words have
+_ROW = 2_048  # tokens of a training row: one image of four tiles and its thumbnail, and a caption
 _TEXT = 512  # tokens of a prompt without images
 _TOWER = 4  # patches a vision tower computes for each token that the language model sees
 _ADAM = 16  # bytes a trained number: weight, gradient and AdamW's two moments in float32
@@ -233,12 +234,13 @@ def answering(size: Size, model: ModelParams) -> float:
 def lora_training(size: Size, model: ModelParams, lora: LoraParams) -> float:
     """Bytes of one GPU that trains a LoRA with gradient checkpointing.
 
-    Weights (divided among the processes by ZeRO-3), LoRA's own, one activation a layer, one
+    Rows are those of notebook 02, one image each, not as long as ``max_length`` allows. Weights
+    (divided among the processes by ZeRO-3), LoRA's own, one activation a layer, one
     layer's inner ones, and logits with their gradient in float32.
     """
     bytes_ = _BYTES.get(model.dtype, 2)
     shared = lora.processes * lora.nodes if lora.deepspeed.startswith("zero3") else 1
-    tokens = lora.batch_size * lora.max_length
+    tokens = lora.batch_size * min(lora.max_length, _ROW)
     kept = size.layers if lora.gradient_checkpointing else 16 * size.layers
     activations = tokens * size.hidden * bytes_ * (kept + 16)
     logits = tokens * size.vocabulary * 4 * 2
@@ -267,7 +269,7 @@ def _lora_flops(size: Size, lora: LoraParams, rows: int) -> float:
     per_step = lora.batch_size * lora.accumulate * lora.processes * lora.nodes
     seen = lora.steps * per_step if lora.steps else rows * lora.epochs
     times = 6.0 if lora.gradient_checkpointing else 4.0  # no gradients of frozen weights
-    tokens = 2_048  # a row is one image and a caption
+    tokens = min(lora.max_length, _ROW)
     return times * seen * tokens * size.text + 2.0 * seen * tokens * 4 * (
         size.parameters - size.text
     )
