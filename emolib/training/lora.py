@@ -118,6 +118,7 @@ def train_lora(
     left = training.once(lora, model, train)
     for checkpoint in training.folder.glob("checkpoint-*"):  # the adapter is all that is needed
         shutil.rmtree(checkpoint, ignore_errors=True)
+    (training.folder / "last-checkpoint").unlink(missing_ok=True)  # ms-swift's link to one
     left["history"] = [
         {k: math.nan if v is None else v for k, v in entry.items()} for entry in left["history"]
     ]
