@@ -298,6 +298,8 @@ def _path(stage: str, key: str, at: str, required: bool = True, *, downloads: bo
     known = known or next((a for a in listed if a.hub == at), None)
     known = known or next((a for a in listed if Path(a.at).name == Path(at).name), None)
     moved = None if known is None else replace(known, at=at)
+    if moved is not None and moved.hub == at:  # read from the hub's cache, not from a folder
+        moved = replace(moved, get=(f"hf download {at}",))
     return Use(stage, key, at, moved, required and not downloads)
 
 

@@ -234,6 +234,23 @@ def test_servers_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ask_server(known.model_copy(update={"base_url": "not an address"})).word == "missing"
 
 
+def test_hub_ids_are_looked_for_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = ModelParams(model="OpenGVLab/InternVL3-1B-hf")
+    (use,) = assets._model("03", "models.m", named, required=True)
+    assert use.asset is not None
+    assert use.asset.commands() == ["hf download OpenGVLab/InternVL3-1B-hf"]
+    monkeypatch.setattr("emolib.engines.hub._cached", lambda name: None)
+    assert looking._state(tmp_path, use).detail == "not in the Hugging Face cache"
+    fetched = replace(use, model=named.model_copy(update={"allow_download": True}))
+    assert looking._state(tmp_path, fetched).word == "there"
+    make(tmp_path / "snapshot", use.asset)
+    (tmp_path / "snapshot/config.json").write_text("{}")
+    monkeypatch.setattr("emolib.engines.hub._cached", lambda name: tmp_path / "snapshot")
+    assert looking._state(tmp_path, use).detail == "in the Hugging Face cache"
+
+
 def test_packages_that_a_stage_asks_for(
     project: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

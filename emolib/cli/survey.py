@@ -23,7 +23,8 @@ from emolib import assets, cluster, pipeline, plan, runs
 from emolib.assets import Asset, State, Use
 from emolib.baselines.released import open_released
 from emolib.datasets.open import read_dataset
-from emolib.errors import DataError, EmolibError
+from emolib.engines import hub
+from emolib.errors import DataError, EmolibError, MissingModelError
 from emolib.params import profiles
 from emolib.params.schemas import ModelParams
 from emolib.params.stages import AffectGPTSft, DiscriminativeModel, InternVLLora, StageParams
@@ -50,6 +51,7 @@ _PEAKS = {
     "V100": 125,
     "T4": 65,
 }
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PROBE_S = 2.0  # seconds a server has to list its models
 _OUTPUTS_GB = 10  # runs, images, checkpoints of branches; merged weights come on top
 
@@ -508,8 +510,14 @@ def _state(root: Path, use: Use) -> State:
     if engine == "vllm" and not installed("vllm"):
         return State("missing", "no vLLM in this environment: pip install vllm")
     path = root / Path(use.at).expanduser()
-    if not path.exists() and use.model is not None and use.model.allow_download:
-        return State("there", "hub id, fetched on first use")
+    if use.model is not None and not path.exists() and _HUB_ID.fullmatch(use.at):
+        try:
+            hub.snapshot(use.at, download=False)
+            return State("there", "in the Hugging Face cache")
+        except MissingModelError:
+            if use.model.allow_download:
+                return State("there", "hub id, fetched on first use")
+            return State("missing", "not in the Hugging Face cache")
     if use.key == "asr.model" and (Path.home() / ".cache/whisper" / f"{use.at}.pt").is_file():
         return State("there", "in whisper's cache")
     if use.asset is None:

@@ -285,8 +285,8 @@ def _checkpoint(params: AsrParams) -> Path:
     whisper = _whisper()
     if params.model not in whisper.available_models():
         raise MissingModelError(
-            f"asr.model {params.model!r}: no such file, and no official name "
-            f"({', '.join(whisper.available_models())})"
+            f"asr.model {params.model!r}: no such file (`emolib doctor PROFILE` gives the command "
+            f"that gets it), and no official name ({', '.join(whisper.available_models())})"
         )
     cached = Path.home() / ".cache" / "whisper" / f"{params.model}.pt"
     if not cached.is_file() and params.allow_download:
