@@ -422,6 +422,8 @@ def test_a_row_that_cannot_be_encoded_is_named() -> None:
     row = {"messages": [{"role": "user", "content": "Who?"}], "images": [{"path": "/a.png"}]}
     with pytest.raises(TrainingError, match=r"ValueError: gone\).*'/a.png'.*Who\?"):
         Named(encode)(row, return_length=True)
+    with pytest.raises(TrainingError, match="'/a.mp4', '/a.wav'"):
+        Named(encode)({"messages": row["messages"], "videos": ["/a.mp4"], "audios": ["/a.wav"]})
 
 
 @pytest.mark.parametrize(

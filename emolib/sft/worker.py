@@ -22,6 +22,7 @@ import numpy as np
 from emolib.processes import die_with_parent
 from emolib.sft.train import BRANCHES, TRAINABLE
 from emolib.training.process import COMPLETE
+from emolib.training.worker import Named
 
 
 def main() -> None:
@@ -74,6 +75,9 @@ def train(
             if trainer.is_world_process_zero():
                 text = json.dumps({"tensors": tensors, "parameters": parameters})
                 (Path(trainer.args.output_dir) / TRAINABLE).write_text(text)
+            for dataset in (trainer.train_dataset, trainer.eval_dataset):
+                if dataset is not None:
+                    dataset.encode_func = Named(dataset.encode_func)
             trainer.train_dataset = InOrder(trainer.train_dataset, np.load(order))
             trainer.add_callback(_mark_complete())
             trainer._load_from_checkpoint = _load

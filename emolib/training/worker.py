@@ -54,13 +54,15 @@ class Named:
         try:
             return self.encode(row, *args, **kwargs)
         except Exception as error:
-            images = [
-                i.get("path", "") if isinstance(i, dict) else i for i in row.get("images") or ()
+            media = [
+                one.get("path", "") if isinstance(one, dict) else one
+                for kind in ("images", "videos", "audios")
+                for one in row.get(kind) or ()
             ]
             said = str(row["messages"])[:300]
             raise TrainingError(
-                f"a training row cannot be encoded ({type(error).__name__}: {error}); images "
-                f"{images}, messages {said}"
+                f"a training row cannot be encoded ({type(error).__name__}: {error}); media "
+                f"{media}, messages {said}"
             ) from error
 
 
