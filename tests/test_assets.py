@@ -122,6 +122,13 @@ def test_the_page_of_the_docs_is_made_from_the_data_files() -> None:
     assert links <= heads
 
 
+def test_the_removed_hub_command_is_recommended_nowhere() -> None:
+    kinds = ("docs/*.md", "*.md", "emolib/**/*.py", "emolib/**/*.yaml", "params/**/*.yaml")
+    files = [file for kind in kinds for file in ROOT.glob(kind)] + list(ROOT.glob("notebooks/*"))
+    old = [file.name for file in files if "huggingface-cli" in file.read_text(encoding="utf-8")]
+    assert old == []
+
+
 def folder(at: Path) -> Path:
     """A whole model folder in two shards."""
     at.mkdir(parents=True)
