@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,9 @@ class StandIns:
         target = self.home / inside(at)
         if target.exists():
             return
-        conversions = [c for c in asset.commands(inside(at)) if c.startswith("emolib ")]
+        conversions = [
+            c for c in replace(asset, at=inside(at)).commands() if c.startswith("emolib ")
+        ]
         if conversions:
             for name in asset.needs:
                 needed = assets.assets()[name]
