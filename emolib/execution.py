@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
 import sys
@@ -40,6 +41,8 @@ def execute(root: Path, profile: str, stage: str, folder: Path, inputs: Mapping[
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
+    # It calls parameters unknown that stand in _base.yaml and not in the notebook's cell.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
     own = profiles.stage_source(root, profile, stage).values
     before = os.environ.get(FILE_VARIABLE)
     os.environ[FILE_VARIABLE] = str(folder / _PROGRESS)
