@@ -66,12 +66,28 @@ class Machine(Schema):
         gpus: How many.
         memory_gb: Memory of each, GiB.
         tflops: Dense bfloat16 peak of each that its maker states.
+        cores: Of the processors.
+        ram_gb: Main memory, GiB.
+        disk_gb: Free disk space, 10^9 bytes.
     """
 
     gpu: str = "none"
     gpus: int = 0
     memory_gb: float = 0.0
     tflops: float = 0.0
+    cores: int = 4
+    ram_gb: float = 16.0
+    disk_gb: float = 100.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Describe it as ``emolib doctor`` reads it below a rehearsal's root."""
+        return {
+            "system": "rehearsed",
+            "cores": self.cores,
+            "memory_gb": self.ram_gb,
+            "free_gb": self.disk_gb,
+            "gpus": [[self.gpu, self.memory_gb]] * self.gpus,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +96,7 @@ class Size:
 
     Attributes:
         parameters: All of them.
-        text: Those of the language model.
+        text: Those of the language model that compute a token; of experts, the chosen ones.
         layers: Of the language model.
         hidden: Its width.
         cache: Numbers that the key-value cache keeps for a token.
@@ -204,10 +220,16 @@ def _measured(model: Any) -> Size:
     whole = getattr(model, "thinker", model)
     text = whole.config.get_text_config()
     head = whole.get_output_embeddings()
-    body = getattr(whole, "language_model", None) or getattr(whole.model, "language_model", whole)
+    body = getattr(whole.model, "language_model", None) if hasattr(whole, "model") else None
+    if body is None:  # AffectGPT has it beside its towers, Qwen-Omni under `model`, others are it
+        body = getattr(whole, "model" if hasattr(whole, "visual") else "language_model", whole)
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     linear = [m for m in body.modules() if isinstance(m, torch.nn.Linear) and m is not head]
-    own = sum(p.numel() for p in body.parameters())
+    used = getattr(text, "num_experts_per_tok", 1) / (getattr(text, "num_experts", 1) or 1)
+    own = sum(
+        int(p.numel() * used) if ".experts." in name else p.numel()
+        for name, p in body.named_parameters()
+    )
     if not any(p is head.weight for p in body.parameters()):
         own += head.weight.numel()
     return Size(
