@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from emolib import assets
+from emolib.__main__ import main
 from emolib.engines.base import Request
 from emolib.engines.server import ServerEngine
 from emolib.errors import EmolibError, MissingModelError
@@ -155,6 +156,12 @@ def test_nothing_outside_the_root_is_named(project, tmp_path):
     assert made.endswith("/Qwen3-VL-8B-Instruct")
 
 
+@pytest.mark.parametrize("profile", ["demo", "published"])
+def test_what_can_be_run_is_not_rehearsed(profile, capsys):
+    assert main(["rehearse", profile]) == 0
+    assert f"emolib run {profile}" in capsys.readouterr().out
+
+
 def test_somebody_elses_folder_is_left_alone(tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home/thesis.tex").write_text("mine")
@@ -217,9 +224,10 @@ def test_a_server_that_nobody_can_start_is_not_there():
 def test_rows_with_errors_and_strange_answers_are_faults(tmp_path):
     rows = [{"name": "a", "error": None}, {"name": "b", "error": "prompt too long"}] * 2
     write_jsonl(tmp_path / "run/zero_shot.jsonl", rows)
-    assert row_errors(tmp_path / "run") == [
-        "zero_shot.jsonl: 2 rows with an error: prompt too long"
-    ]
+    words = [{"error": f"the judge's answer '{PIECES[0]}' names no candidate"}]
+    write_jsonl(tmp_path / "run/co_judge.jsonl", words)  # a stand-in's words are no fault
+    told = "zero_shot.jsonl: 2 rows with an error: prompt too long"
+    assert row_errors(tmp_path / "run") == [told]
     asked = {"model": "internvl", "error": None}
     good = [asked | {"text": f"so{piece}"} for piece in PIECES[:3]]
     write_jsonl(tmp_path / "ledger/predict.jsonl", good)
@@ -269,3 +277,99 @@ def test_remote_code_stays_remote_code(tmp_path):
     build("baichuan-inc/Baichuan-13B-Base", tmp_path / "Baichuan-13B-Base")
     with pytest.raises(EmolibError, match="auto_map"):
         find_model(ModelParams(model=str(tmp_path / "Baichuan-13B-Base")))
+
+
+# Faults of the profiles, put back -----------------------------------------------------------
+
+
+def small_profile(project, stage, **values):
+    """Profile ``paper`` with one of its stages alone, changed."""
+    folder = project / "params/paper"
+    for file in folder.glob("0*.yaml"):
+        if file.stem != stage:
+            file.unlink()
+    file = folder / f"{stage}.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | values))
+
+
+def faults_of(project, monkeypatch, capsys):
+    monkeypatch.setenv("EMOLIB_ROOT", str(project))
+    code = main(["rehearse", "paper"])
+    told = capsys.readouterr().out
+    faults = told.partition("\nFaults: ")[2].splitlines()[1:]
+    assert code == (1 if faults else 0)
+    return faults
+
+
+def test_a_feature_model_with_remote_code_is_a_fault(project, monkeypatch, capsys):
+    """Fault 2 of the real profiles: known before the first feature is computed."""
+    features = [
+        {"kind": "audio_model", "model": "weights/chinese-hubert-large"},
+        {"kind": "text_model", "model": "weights/Baichuan-13B-Base", "dtype": "float16"},
+    ]
+    small_profile(project, "06_discriminative_model", features=features)
+    found = faults_of(project, monkeypatch, capsys)
+    assert any("features.1.model" in fault and "auto_map" in fault for fault in found)
+    assert len(found) == 2  # and the notebook stops there
+    assert not list((project / "outputs/rehearsal/paper/outputs/features").rglob("*.npy"))
+
+
+@pytest.mark.parametrize("missing", ["skip", "stop"])
+def test_baselines_that_need_a_server_nobody_has_are_a_fault(missing, project, monkeypatch, capsys):
+    """Fault 6: by default notebook 08 ends, and says what was left out."""
+    systems = ["salmonn", "mplug_owl", "salmonn_mplug_owl"]
+    small_profile(project, "08_baselines", systems=systems, missing=missing, extractors=[])
+    for recipe in (project / "params/paper/baselines").glob("*.yaml"):
+        if recipe.stem not in systems:
+            recipe.unlink()
+    found = faults_of(project, monkeypatch, capsys)
+    assert bool(found) == (missing == "stop")
+    assert not found or any("salmonn: nothing answers" in fault for fault in found)
+
+
+def test_trainings_are_planned_for_the_machines_there_may_be(project):
+    """Fault 1: four processes see four of eight GPUs; ten need a larger machine."""
+    from emolib.plan import STAGES
+    from emolib.rehearsal.walk import StageReport, plan_trainings, resolve_all
+
+    def planned(processes):
+        file = project / "params/paper/04_affectgpt_sft.yaml"
+        values = yaml.safe_load(file.read_text())
+        values["recipe"]["processes"] = processes
+        file.write_text(yaml.safe_dump(values))
+        reports = {stage.name: StageReport(stage) for stage in STAGES}
+        plan_trainings(resolve_all(project, "paper"), 8, reports)
+        return reports["04_affectgpt_sft"]
+
+    assert planned(4).faults == []
+    assert "of 8 GPUs 4 are seen by 4 processes" in planned(4).plans[0]
+    assert "3 GPUs refused" in planned(4).plans[0]
+    assert "processes: 10" in planned(10).faults[0]
+
+
+def test_what_does_not_fit_a_gpu_is_a_fault(project, monkeypatch, capsys):
+    from emolib.params.training import LoraParams
+    from emolib.rehearsal.estimate import full_size, lora_training
+
+    size = full_size("InternVL-Chat-V1-5-native")
+    assert size.parameters == 25_514_186_112
+    asked = profiles.base_params(REPO, "paper").models["internvl"]
+    alone = lora_training(size, asked, LoraParams(processes=8))
+    divided = lora_training(size, asked, LoraParams(processes=8, deepspeed="zero3"))
+    assert alone - divided == pytest.approx(2 * size.parameters * 7 / 8)
+    assert divided < 80 * 2**30
+
+
+@pytest.mark.parametrize("profile", ["paper"])
+def test_the_profile_walks(profile, project, monkeypatch, capsys):
+    """All of it: stand-ins, conversions, nine notebooks, doctor on the simulated machine."""
+    monkeypatch.setenv("EMOLIB_ROOT", str(project))
+    code = main(["rehearse", profile])
+    told = capsys.readouterr().out
+    assert code == 0, told[-3000:]
+    for stage in profiles.SCHEMAS:
+        assert f"\n{stage}" in told
+    home = project / "outputs/rehearsal" / profile
+    monkeypatch.setenv("EMOLIB_ROOT", str(home))
+    assert main(["doctor", profile]) == 0
+    assert "simulated" in capsys.readouterr().out

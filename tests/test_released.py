@@ -583,10 +583,3 @@ def test_doctor_says_what_to_clone_and_what_a_clone_lacks(project):
     assert "https://github.com/zeroQiaoba/AffectGPT" in found.stdout
     assert "OV-MER/output/results-ovmerd" in found.stdout
     assert "https://github.com/zeroQiaoba/MERTools" in found.stdout
-
-
-def test_what_reads_published_outputs_alone_needs_no_rehearsal(project):
-    found = emolib(project, "rehearse", "published")
-    assert found.returncode == 2
-    assert "needs no rehearsal" in found.stderr
-    assert not (project / "outputs/rehearsal").exists()

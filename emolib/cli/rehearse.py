@@ -39,12 +39,20 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Walk the profile and print what was found."""
-    from emolib.rehearsal.walk import rehearse
+    from emolib.rehearsal.walk import rehearse, why_needless
 
     root = project_root()
+    if reason := why_needless(root, args.profile):
+        print(f"Profile {args.profile} needs no rehearsal: {reason}.")
+        print(f"Run it: emolib run {args.profile}")
+        return 0
     found = rehearse(root, args.profile, jobs=args.jobs)
     print(f"\nRehearsal of profile {args.profile}, in {short(root, found.home)}\n")
     print(format_table(["stage", "result", "s", "rehearsed"], _walked(found), widest=110))
+    if plans := [(r.stage.name, plan) for r in found.stages for plan in r.plans]:
+        print("\nLaunch plans of trainings, by ms-swift's rules:")
+        for stage, plan in plans:
+            print(f"  - {stage}: {plan}")
     print("\nNot rehearsed, and why:")
     for line in dict.fromkeys(line for report in found.stages for line in report.left_out):
         print(f"  - {line}")
@@ -73,7 +81,7 @@ def _heading(found: Rehearsal) -> str:
         f"At full size on {machine.gpus} x {machine.gpu} ({machine.memory_gb:.0f} GiB and "
         f"{machine.tflops:.0f} TFLOP/s each). Upper estimates, not measured: every prompt as long "
         f"as max_length, {MFU_TRAINING:.0%} of the peak in training, {MFU_GENERATION:.0%} in "
-        "answering; models behind servers and feature extractors are not counted:"
+        "answering:"
     )
 
 
@@ -81,7 +89,7 @@ def _full_size(found: Rehearsal) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
     for report in found.stages:
         if (full := report.full_size) is not None:
-            hours = None if full.hours is None else round(full.hours, 1)
-            memory = round(full.memory_gb, 1)
-            rows.append([report.stage.name, memory, full.largest, round(full.disk_gb, 1), hours])
+            hours = "" if full.hours is None else f"{full.hours:.1f}"
+            sizes = f"{full.memory_gb:.1f}", full.largest, f"{full.disk_gb:.1f}"
+            rows.append([report.stage.name, *sizes, hours])
     return rows

@@ -24,14 +24,15 @@ from emolib.hashing import sha_file
 from emolib.params.schemas import DataParams, ModelParams
 from emolib.rehearsal import models, server, words
 from emolib.rehearsal.affectgpt_files import FILES, small_config, write_part, write_vicuna
+from emolib.rehearsal.estimate import Machine
 from emolib.rehearsal.models import NotKnown
 
 _SHAPES = ((1920, 1080), (1080, 1920))
 _SIZES = "weights/.sizes"  # AffectGPT's small sizes, which its converter must be told
 
 
-def new_home(home: Path) -> None:
-    """Make the rehearsal's root anew.
+def new_home(home: Path, machine: Machine | None = None) -> None:
+    """Make the rehearsal's root anew, on a simulated machine.
 
     Raises:
         EmolibError: the folder exists and is not a rehearsal's.
@@ -41,7 +42,8 @@ def new_home(home: Path) -> None:
             raise EmolibError(f"{home} exists and is no rehearsal's root: it is left alone")
         shutil.rmtree(home)
     home.mkdir(parents=True)
-    models.mark(home, "a project root: everything in it is a stand-in")
+    told = machine.to_json() if machine else None
+    models.mark(home, "a project root: everything in it is a stand-in", machine=told)
 
 
 def inside(at: str) -> str:
@@ -122,6 +124,9 @@ class StandIns:
             (draft.with_suffix("") / "checkpoint.pt").rename(draft)
         elif asset.hub:
             models.build(asset.hub, draft)
+            for name in asset.holds:  # files of code and tokenizers that only servers read
+                if "." in name and not (draft / name).exists():
+                    (draft / name).write_text("stand-in\n")
         else:
             raise NotKnown(f"{asset.name}: the layout of its files is not recorded")
 

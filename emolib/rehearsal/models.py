@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from emolib import prompts
+from emolib.assets import STAND_IN
 from emolib.errors import EmolibError
 from emolib.files import write_json
 from emolib.rehearsal import words
 from emolib.rehearsal.published import dtype_of, entry_of, shrink
 from emolib.rehearsal.speech import piece_ids, teach, teach_model
-
-#: Stands in every folder that a rehearsal made; `emolib doctor` reports such folders.
-MARKER = "STAND_IN.json"
 
 _NOTES = ("note", "read_from", "_note", "template_stop", "llm_eos_token_id", "_from_model_config")
 Entry = Mapping[str, Any]
@@ -67,7 +65,7 @@ def build(name: str, folder: Path) -> Path:
     return folder
 
 
-def mark(folder: Path, name: str, unknown: Any = ()) -> None:
+def mark(folder: Path, name: str, unknown: Sequence[str] = (), **more: Any) -> None:
     """Write the marker that says whose stand-in a folder is."""
     text = {
         "stand_in_for": name,
@@ -75,7 +73,7 @@ def mark(folder: Path, name: str, unknown: Any = ()) -> None:
         "weights": "random, small widths and depths; answers mean nothing",
         "not_known_of_the_publication": list(unknown),
     }
-    write_json(folder / MARKER, text)
+    write_json(folder / STAND_IN, text | more)
 
 
 # Parts all have in common -------------------------------------------------------------------
@@ -353,7 +351,10 @@ def _whisper(folder: Path, entry: Entry) -> None:
 
 
 def _remote_code(folder: Path, entry: Entry) -> None:
-    """What asks for Python code of its own: its config.json says so, and no weights follow."""
+    """What asks for Python code of its own: its config.json says so, one number for weights."""
+    import torch
+    from safetensors.torch import save_file
+
     config = shrink(entry["config"])
     if not isinstance(config.get("auto_map"), dict):
         kind = config["architectures"][0]
@@ -363,6 +364,7 @@ def _remote_code(folder: Path, entry: Entry) -> None:
             "AutoModelForCausalLM": f"modeling_{name}.{kind}",
         }
     write_json(folder / "config.json", config)
+    save_file({"stand_in": torch.zeros(1)}, folder / "model.safetensors")
 
 
 def _internvl_chat(folder: Path, entry: Entry) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from emolib import assets, pipeline
-from emolib.assets import Use
+from emolib.assets import Asset, Use
 from emolib.errors import EmolibError
 from emolib.params import profiles
 from emolib.params.schemas import DataParams
@@ -23,7 +23,8 @@ from emolib.rehearsal.estimate import Estimate, Machine, estimate
 from emolib.rehearsal.home import Servers, StandIns, inside, new_home, write_data
 from emolib.rehearsal.models import NotKnown
 from emolib.rehearsal.overlay import read_overlay, write_params
-from emolib.rehearsal.words import PIECES
+from emolib.rehearsal.published import entry_of
+from emolib.rehearsal.words import ANSWER, PIECES
 from emolib.report import one_line
 
 #: Numbers of GPUs for which trainings are planned.
@@ -38,7 +39,8 @@ class StageReport:
         stage: Which.
         state: "done", "failed", "not run", "not in this profile".
         seconds: Of the notebook.
-        rehearsed: What was walked through.
+        rehearsed: Models, servers and data that were walked through.
+        plans: Launch plans of its trainings, for several numbers of GPUs.
         left_out: What was not, and why.
         faults: What would go wrong, or did.
         full_size: What the stage takes on the profile's machine.
@@ -48,6 +50,7 @@ class StageReport:
     state: str = "not run"
     seconds: float = 0.0
     rehearsed: list[str] = field(default_factory=list)
+    plans: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     full_size: Estimate | None = None
@@ -96,25 +99,15 @@ def rehearse(root: Path, profile: str, *, jobs: int = 2, out: IO[str] | None = N
     """
     out = out or sys.stdout
     base = profiles.base_params(root, profile)
-    if base.data.kind == "demo":
-        raise EmolibError(
-            f"profile {profile} needs no rehearsal: its models and data are made by the project "
-            f"itself. Run it: emolib run {profile}"
-        )
-    if base.released is not None and base.data.media == "none" and not base.models:
-        raise EmolibError(
-            f"profile {profile} needs no rehearsal: it reads published outputs, without models or "
-            f"videos, in minutes. Run it: emolib run {profile}"
-        )
     where = root / base.outputs / "rehearsal"
     home = where / profile
     overlay = read_overlay(root)
     machine = overlay.machines.get(profile, Machine())
     used = assets.uses(root, profile)
-    resolved = _resolved(root, profile)
+    resolved = resolve_all(root, profile)
     reports = {stage.name: StageReport(stage) for stage in STAGES}
     found = Rehearsal(profile, home, machine, list(reports.values()))
-    new_home(home)
+    new_home(home, machine)
     _copy_notebooks(root, home)
     servers = Servers()
     moved = {use.at: inside(use.at) for use in used if inside(use.at) != use.at}
@@ -123,7 +116,7 @@ def rehearse(root: Path, profile: str, *, jobs: int = 2, out: IO[str] | None = N
     print("stand-ins of weights and data …", file=out, flush=True)
     _place_models(StandIns(home, where / "stand-ins"), used, servers, reports)
     _place_data(home, resolved, overlay.clips, where / "stand-ins", reports)
-    _plan_trainings(resolved, reports)
+    plan_trainings(resolved, machine.gpus, reports)
     for name, params in resolved.items():
         reports[name].full_size = full = estimate(name, params, machine)
         if machine.memory_gb and full.memory_gb > machine.memory_gb:
@@ -133,12 +126,29 @@ def rehearse(root: Path, profile: str, *, jobs: int = 2, out: IO[str] | None = N
             )
     with _as_there(home), servers.running():
         _check_models(used, reports)
+        _ask_doctor(home.resolve(), profile, found, reports)
         _walk(home.resolve(), profile, jobs, out, found, reports)
         found.faults += unexpected_answers(home.resolve() / base.outputs / profile / "ledger")
     return found
 
 
-def _resolved(root: Path, profile: str) -> dict[str, StageParams]:
+def why_needless(root: Path, profile: str) -> str:
+    """Why a profile is better run than rehearsed; "" when it is not.
+
+    Raises:
+        ParamsError: no such profile, or a wrong parameter file.
+    """
+    profiles.base_params(root, profile)
+    data = [params.data for params in resolve_all(root, profile).values()]
+    if all(one.kind == "demo" for one in data):
+        return "its models and data are made by the project itself"
+    if all(one.media == "none" for one in data):
+        return "it reads published tables and runs no model: it ends in minutes on any machine"
+    return ""
+
+
+def resolve_all(root: Path, profile: str) -> dict[str, StageParams]:
+    """Check the parameters of every stage that a profile has."""
     return {
         stage.name: profiles.resolve(root, profile, stage.name, dict.fromkeys(stage.feeds, "."))
         for stage in STAGES
@@ -159,9 +169,12 @@ def _place_models(
     done: dict[str, str] = {}
     for use in used:
         report = reports[use.stage]
-        asset = use.asset
+        asset = use.asset or _published(use.at)
         if use.model is not None and use.model.engine == "server":
             _note_server(use, servers, report)
+            for name in asset.needs if asset is not None else ():
+                needed = assets.assets()[name]
+                _place(stand_ins, needed, needed.at, done, report)
             continue
         if asset is not None and asset.kind != "weights":
             continue
@@ -169,22 +182,38 @@ def _place_models(
             if not use.key.startswith("data"):
                 report.left_out.append(f"{use.key}: nothing is known of {use.at}")
             continue
-        if use.at not in done:
-            done[use.at] = ""
-            try:
-                stand_ins.place(asset, use.at)
-            except NotKnown as error:
-                done[use.at] = f"not made: {error}"
-            except Exception as error:
-                done[use.at] = f"stand-in of {asset.title} cannot be made: {one_line(str(error))}"
-                report.faults.append(done[use.at])
-        if done[use.at]:
-            report.left_out.append(f"{use.key}: {done[use.at]}")
-            continue
-        state = assets.state(stand_ins.home, asset, inside(use.at))
-        if state.word != "there":
-            report.faults.append(f"{use.at}: {state}")
-        report.rehearsed.append(Path(use.at).name)
+        if _place(stand_ins, asset, use.at, done, report):
+            report.rehearsed.append(Path(use.at).name)
+
+
+def _published(at: str) -> Asset | None:
+    """A model that the data file of assets does not list, found by its folder's name."""
+    if (known := entry_of(at) or entry_of(Path(at).name)) is None:
+        return None
+    hub = known[0]
+    return Asset(hub.rpartition("/")[2], "weights", hub, at=at, hub=hub)
+
+
+def _place(
+    stand_ins: StandIns, asset: Asset, at: str, done: dict[str, str], report: StageReport
+) -> bool:
+    """Make one stand-in; say whether it is there."""
+    if at not in done:
+        done[at] = ""
+        try:
+            stand_ins.place(asset, at)
+        except NotKnown as error:
+            done[at] = f"{at}: no stand-in: {error}"
+        except Exception as error:
+            done[at] = f"{at}: its stand-in cannot be made: {one_line(str(error))}"
+            report.faults.append(done[at])
+        else:
+            state = assets.state(stand_ins.home, asset, inside(at))
+            if state.word != "there":
+                report.faults.append(f"{at}: its stand-in is {state}")
+    if done[at]:
+        report.left_out.append(done[at])
+    return not done[at]
 
 
 def _note_server(use: Use, servers: Servers, report: StageReport) -> None:
@@ -215,7 +244,7 @@ def _place_data(
         for data, kind in named:
             if data.kind == "demo" or data.media == "none":
                 continue
-            reports[name].rehearsed.append(f"data of kind {kind}")
+            reports[name].rehearsed.append(f"{kind} (data)")
             sets = wanted.setdefault(data.root, [])
             if kind not in [k for _, k in sets]:
                 sets.append((data, kind))
@@ -223,8 +252,14 @@ def _place_data(
         write_data(home, sets, clips, cache)
 
 
-def _plan_trainings(resolved: dict[str, StageParams], reports: dict[str, StageReport]) -> None:
-    """Plan every training for 1, 3 and 8 GPUs; fewer GPUs than processes are refused by name."""
+def plan_trainings(
+    resolved: dict[str, StageParams], gpus_there: int, reports: dict[str, StageReport]
+) -> None:
+    """Plan every training for 1, 3 and 8 GPUs.
+
+    Fewer GPUs than processes are refused by name, which is no fault unless the profile's own
+    machine has no more.
+    """
     from emolib.errors import ParamsError
     from emolib.training.launch import launch_plan
 
@@ -239,13 +274,15 @@ def _plan_trainings(resolved: dict[str, StageParams], reports: dict[str, StageRe
             try:
                 plan = launch_plan(recipe, gpus, params.models[params.model])
             except ParamsError as error:
-                if gpus >= recipe.processes:
+                if gpus >= recipe.processes or gpus >= gpus_there:
                     reports[name].faults.append(f"with {gpus} GPUs: {error}")
-                told.append(f"{gpus}: refused")
+                told.append(f"{gpus} GPUs refused, {recipe.processes} are needed")
                 continue
-            told.append(f"{gpus}: {plan.processes} x 1 GPU")
+            told.append(
+                f"of {gpus} GPUs {len(plan.visible)} are seen by {plan.processes} processes"
+            )
         deepspeed = f", DeepSpeed {recipe.deepspeed}" if recipe.deepspeed else ""
-        reports[name].rehearsed.append(f"launch plan ({'; '.join(told)}{deepspeed})")
+        reports[name].plans.append(f"{'; '.join(told)}{deepspeed}")
         if recipe.processes > 1 or recipe.deepspeed:
             reports[name].left_out.append(
                 f"{recipe.processes} processes{deepspeed}: planned, one process run here"
@@ -266,6 +303,18 @@ def _check_models(used: Sequence[Use], reports: dict[str, StageReport]) -> None:
             find_model(asked.model_copy(update={"model": at}))
         except EmolibError as error:
             reports[use.stage].faults.append(f"{use.key}: {one_line(str(error))}")
+
+
+def _ask_doctor(
+    home: Path, profile: str, found: Rehearsal, reports: dict[str, StageReport]
+) -> None:
+    """Look at the rehearsal's root as `emolib doctor` does: everything should be there."""
+    from emolib.cli.survey import survey
+
+    seen = survey(home, profile)
+    for state in seen.stages:
+        reports[state.stage.name].faults += [f"doctor: lacks {lack}" for lack in state.lacks]
+    found.faults += [f"doctor: {step}" for step in seen.todo]
 
 
 @contextlib.contextmanager
@@ -329,11 +378,16 @@ def row_errors(run: Path) -> list[str]:
                 with contextlib.suppress(ValueError):
                     row = json.loads(line)
                     error = row.get("error") if isinstance(row, dict) else None
-                    if isinstance(error, str) and error:
+                    # What is wrong with a stand-in's words says nothing of the real ones.
+                    if isinstance(error, str) and error and not _quotes_an_answer(error):
                         counts[error] = counts.get(error, 0) + 1
         name = file.relative_to(run)
         faults += [f"{name}: {n} rows with an error: {one_line(e)}" for e, n in counts.items()]
     return faults
+
+
+def _quotes_an_answer(error: str) -> bool:
+    return any(choice[:20] in error for choice in ANSWER[0])
 
 
 def unexpected_answers(ledgers: Path) -> list[str]:
