@@ -392,19 +392,6 @@ def reference_v1(row: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys([CLASSES_ZH[row["emotions"]], *emotion_words(last, "zh").labels]))
 
 
-def extraction_quality(gold: Labels, texts: Mapping[str, str]) -> dict[str, Any]:
-    """Precision and recall of the extractor, in lexicon groups, mean over clips."""
-    found = {c: list(emotion_words(texts[c]).labels) for c in gold}
-    score = scoring.score(gold, found, scoring.open_grouping("lexicon"), resamples=0)
-    return {
-        "n": len(gold),
-        "precision": round(score.accuracy, 4),
-        "recall": round(score.recall, 4),
-        "labels_per_clip": round(score.labels_per_clip, 2),
-        "without_any": sum(not x for x in found.values()),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
@@ -426,7 +413,6 @@ def study(args: argparse.Namespace) -> None:
     gold = read_labels(data / "mer2024_ov/check-openset.csv").labels
     sample = read_labels(data / "mer2024_ov/predict-openset.csv").labels
     v1 = table(data / "emer/gt-chi.csv", "names")
-    v1_english = table(data / "emer/gt-eng.csv", "names")
     v2 = table(data / "emer/final-EMER-reason.csv", "name")
     names = [*gold, *(n for n in v1 if n not in gold)]
     text, text_sure, words, record = text_model(data, names)
@@ -439,21 +425,7 @@ def study(args: argparse.Namespace) -> None:
         "resamples": RESAMPLES,
         "text_source": record,
     }
-    class_only = {n: [CLASSES_ZH[row["emotions"]]] for n, row in v1.items()}
     concluded = {n: reference_v1(row) for n, row in v1.items()}
-    result["extraction"] = {
-        "emer_v1_zh_class": extraction_quality(
-            class_only, {n: r["reasons"] for n, r in v1.items()}
-        ),
-        "emer_v1_en_class": extraction_quality(
-            class_only, {n: r["reasons"] for n, r in v1_english.items()}
-        ),
-        "emer_v1_en_against_zh_conclusion": extraction_quality(
-            concluded, {n: r["reasons"] for n, r in v1_english.items()}
-        ),
-        "emer_v2_zh_against_gold": extraction_quality(gold, {n: v2[n]["chinese"] for n in gold}),
-        "emer_v2_en_against_gold": extraction_quality(gold, {n: v2[n]["english"] for n in gold}),
-    }
     description = {n: emotion_words(v2[n]["chinese"], "zh").labels for n in gold}
     both: dict[str, Labels] = {"sample": sample, "six_class": {n: six[n] for n in gold}}
     sure = {"six_class": six_sure}
@@ -479,7 +451,7 @@ def study(args: argparse.Namespace) -> None:
             for name, row in result[title].get(view, {}).get("systems", {}).items():
                 print(title, view, name, row)
         print(title, result[title]["other_folds"], result[title]["calibration"])
-    print(result["mllms_official_gold"], result["extraction"], record)
+    print(result["mllms_official_gold"], record)
 
 
 def mllm_studies(
