@@ -27,7 +27,6 @@ from emolib.engines.swift_setup import ModelFolder
 from emolib.errors import DataError, TrainingError
 from emolib.files import read_json, write_json
 from emolib.hashing import key_of, sha_file
-from emolib.media.store import stored_name
 from emolib.params.affectgpt import SftParams
 from emolib.params.schemas import ModelParams
 from emolib.params.training import LoraParams
@@ -109,6 +108,8 @@ def _version(package: str) -> str:
 
 def _content(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Count and hash rows: what is learned of each, wherever its media lie."""
+    from emolib.media.store import stored_name  # brings OpenCV
+
     learned = []
     for row in rows:
         kept = {k: v for k, v in row.items() if k not in ("provenance", "name", "source")}
