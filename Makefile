@@ -9,7 +9,8 @@ SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13)
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
   $$p -c '$(SUPPORTED)' 2>/dev/null && command -v $$p && break; done)
 
-# CPU=1, for machines without a GPU: PyTorch's own CPU build. PyPI's brings CUDA, 5 GB of it.
+# CPU=1, for machines without a GPU: PyTorch's own CPU build (PyPI's brings CUDA), and no Triton,
+# which openai-whisper asks for and uses on GPUs alone.
 TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .PHONY: help demo test check lab env clean
@@ -33,6 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  torch torchvision -c constraints.txt --index-url $(TORCH_CPU))
 	$(BIN)/python -m pip install --disable-pip-version-check -q \
 	  -e '.[train,ray,lab,dev]' -c constraints.txt
+	$(if $(CPU),$(BIN)/python -m pip uninstall -q -y triton)
 	touch $(STAMP)
 
 env: $(STAMP)
