@@ -145,6 +145,7 @@ def test_a_dictionary_and_several_groupings_are_groupings():
 
 PROBABILITIES = st.lists(st.floats(0, 1), min_size=0, max_size=6)
 CAPS = st.integers(1, 6)
+PRICES = st.sampled_from([0.0, 0.002, 0.05])
 MISSED = st.lists(st.floats(0.01, 1), min_size=1, max_size=4).map(lambda q: np.array(q) / sum(q))
 
 
@@ -163,25 +164,23 @@ def enumerated(p, missed, chosen, objective, weight):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    PROBABILITIES, MISSED, st.sampled_from(["avg", "clip_f1"]), st.floats(0, 1), st.integers(1, 6)
-)
-def test_best_set_equals_brute_force_over_all_lists(p, missed, objective, weight, cap):
-    choice = best_set(np.array(p), missed, objective, weight, cap)
+@given(PROBABILITIES, MISSED, st.sampled_from(["avg", "clip_f1"]), st.floats(0, 1), CAPS, PRICES)
+def test_best_set_equals_brute_force_over_all_lists(p, missed, objective, weight, cap, price):
+    choice = best_set(np.array(p), missed, objective, weight, cap, price)
     every = [s for m in range(min(len(p), cap) + 1) for s in combinations(range(len(p)), m)]
-    values = {s: enumerated(p, missed, s, objective, weight) for s in every}
+    values = {s: enumerated(p, missed, s, objective, weight) - price * len(s) for s in every}
     assert choice.value == pytest.approx(max(values.values()), abs=1e-9)
     assert values[tuple(sorted(choice.chosen))] == pytest.approx(choice.value, abs=1e-9)
     assert len(choice.chosen) <= cap
 
 
 @settings(max_examples=40, deadline=None)
-@given(PROBABILITIES, MISSED, st.sampled_from(["avg", "clip_f1"]))
-def test_gains_are_differences_of_expected_scores(p, missed, objective):
-    choice = best_set(np.array(p), missed, objective)
+@given(PROBABILITIES, MISSED, st.sampled_from(["avg", "clip_f1"]), PRICES)
+def test_gains_are_differences_of_expected_scores(p, missed, objective, price):
+    choice = best_set(np.array(p), missed, objective, price=price)
     for i in range(len(p)):
         other = set(choice.chosen) ^ {i}
-        changed = enumerated(p, missed, sorted(other), objective, 0.5)
+        changed = enumerated(p, missed, sorted(other), objective, 0.5) - price * len(other)
         sign = 1 if i in choice.chosen else -1
         assert choice.gains[i] == pytest.approx(sign * (choice.value - changed), abs=1e-9)
         assert sign * choice.gains[i] >= -1e-9
@@ -203,17 +202,19 @@ def test_precision_weight_runs_from_everything_to_the_safest():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(PROBABILITIES, min_size=1, max_size=4), MISSED, st.sampled_from([None, 1, 2]))
-def test_the_weight_for_f1_is_the_best_of_its_grid(clips, missed, cap):
+@given(
+    st.lists(PROBABILITIES, min_size=1, max_size=4), MISSED, st.sampled_from([None, 1, 2]), PRICES
+)
+def test_the_weight_for_f1_is_the_best_of_its_grid(clips, missed, cap, price):
     def f1(weight):
         a = r = 0.0
         for p in clips:
-            chosen = best_set(np.array(p), missed, "avg", weight, cap).chosen
+            chosen = best_set(np.array(p), missed, "avg", weight, cap, price).chosen
             a += enumerated(p, missed, chosen, "avg", 1.0)
             r += enumerated(p, missed, chosen, "avg", 0.0)
         return 2 * a * r / (a + r) if a + r else 0.0
 
-    found = f1_weight([np.array(p) for p in clips], missed, cap)
+    found = f1_weight([np.array(p) for p in clips], missed, cap, price)
     assert f1(found) == pytest.approx(max(f1(step / 20) for step in range(1, 20)), abs=1e-9)
 
 
@@ -269,9 +270,12 @@ RINGS = st.lists(
     MISSED,
     st.floats(0, 1),
     st.sampled_from(["avg", "clip_f1"]),
-    st.integers(1, 6),
+    CAPS,
+    PRICES,
 )
-def test_the_expectation_over_views_equals_brute_force(rings, p, missed, weight, objective, cap):
+def test_the_expectation_over_views_equals_brute_force(
+    rings, p, missed, weight, objective, cap, price
+):
     chances = np.array(p[:3]), np.array(p[3:])
     shares = 0.3, 0.7
     views = [
@@ -289,13 +293,13 @@ def test_the_expectation_over_views_equals_brute_force(rings, p, missed, weight,
         worlds = [enumerated(chances[v], missed, parts[v], objective, weight) for v in (0, 1)]
         return shares[0] * worlds[0] + shares[1] * worlds[1]
 
-    values = {s: value(s) for s in every}
+    values = {s: value(s) - price * len(s) for s in every}
     for chosen in every:
         row = np.isin(np.arange(len(rings)), chosen).astype(float)[None]
         found = sum(view.weight * view.value(row)[0] for view in views)
-        assert found == pytest.approx(values[chosen], abs=1e-9)
+        assert found == pytest.approx(values[chosen] + price * len(chosen), abs=1e-9)
     order = np.array([np.mean([chances[v][r] for v, r in enumerate(ring)]) for ring in rings])
-    choice = best_candidates(views, order, cap)
+    choice = best_candidates(views, order, cap, price)
     mine = set(choice.chosen)
     assert len(mine) <= cap
     assert choice.value == pytest.approx(values[tuple(sorted(mine))], abs=1e-9)

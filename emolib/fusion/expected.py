@@ -118,6 +118,7 @@ def best_set(
     objective: Objective = "avg",
     precision_weight: float = 0.5,
     cap: int | None = None,
+    price: float = 0.0,
 ) -> Choice:
     """Choose the list with the highest expected score; see the module for why it is exact.
 
@@ -130,13 +131,14 @@ def best_set(
         objective: What to maximise.
         precision_weight: See :func:`expected_terms`.
         cap: Longest list allowed; None = no limit.
+        price: What a label must add at least: taken off the score for each label.
     """
     p = np.asarray(p, float)
     k = len(p)
     terms = expected_terms(p, missed, objective, precision_weight)
     order = np.argsort(-p, kind="stable")
     longest = k if cap is None else min(cap, k)
-    values = np.array([terms[m, order[:m]].sum() for m in range(longest + 1)])
+    values = np.array([terms[m, order[:m]].sum() - price * m for m in range(longest + 1)])
     m = int(np.argmax(np.round(values, 12)))
     chosen = order[:m]
     gains = np.zeros(k)
@@ -144,10 +146,10 @@ def best_set(
     kept[chosen] = True
     if m:
         fewer = terms[m - 1]
-        gains[kept] = values[m] - (fewer[kept].sum() - fewer[kept])
+        gains[kept] = values[m] - (fewer[kept].sum() - fewer[kept] - price * (m - 1))
     if m < k:
         more = terms[m + 1]
-        gains[~kept] = more[kept].sum() + more[~kept] - values[m]
+        gains[~kept] = more[kept].sum() + more[~kept] - price * (m + 1) - values[m]
     return Choice(tuple(chosen.tolist()), float(values[m]), gains)
 
 
@@ -180,13 +182,16 @@ class Expectation:
         return (self.terms[named.sum(axis=1)] * named).sum(axis=1)
 
 
-def best_candidates(views: Sequence[Expectation], p: np.ndarray, cap: int | None = None) -> Choice:
+def best_candidates(
+    views: Sequence[Expectation], p: np.ndarray, cap: int | None = None, price: float = 0.0
+) -> Choice:
     """Choose candidates that have groups in several views.
 
     Args:
         views: The views, at least one.
         p: float64 [k], how probable each candidate is, mean over views: orders the first try.
         cap: Longest list allowed; None = no limit.
+        price: See :func:`best_set`.
 
     Returns:
         A list that no addition, removal or swap of one candidate improves. Cost: the square of
@@ -196,7 +201,8 @@ def best_candidates(views: Sequence[Expectation], p: np.ndarray, cap: int | None
     longest = k if cap is None else min(cap, k)
 
     def values(lists: np.ndarray) -> np.ndarray:
-        return np.round(sum(v.weight * v.value(lists) for v in views), 12)
+        cost = price * lists.sum(axis=1)
+        return np.round(sum(v.weight * v.value(lists) for v in views) - cost, 12)
 
     order = np.argsort(-p, kind="stable")
     first = np.zeros((longest + 1, k))
@@ -206,7 +212,7 @@ def best_candidates(views: Sequence[Expectation], p: np.ndarray, cap: int | None
     best = int(np.argmax(scores))
     chosen, value = first[best], float(scores[best])
     while k:
-        inside, outside = np.flatnonzero(chosen), np.flatnonzero(chosen == 0)
+        inside, outside = (np.flatnonzero(chosen == on).tolist() for on in (1, 0))
         steps: list[tuple[int | None, int | None]] = [(i, None) for i in inside]
         steps += [(None, j) for j in outside if len(inside) < longest]
         steps += [(i, j) for i in inside for j in outside]
@@ -225,13 +231,16 @@ def best_candidates(views: Sequence[Expectation], p: np.ndarray, cap: int | None
     return Choice(tuple(i for i in order.tolist() if chosen[i]), value, gains)
 
 
-def f1_weight(clips: Sequence[np.ndarray], missed: np.ndarray, cap: int | None = None) -> float:
+def f1_weight(
+    clips: Sequence[np.ndarray], missed: np.ndarray, cap: int | None = None, price: float = 0.0
+) -> float:
     """The precision weight with which expected lists reach the highest F1 of the data set.
 
     Args:
         clips: float64 [k] of each clip, probabilities of its candidates.
         missed: float64 [M_max + 1], see :func:`expected_terms`.
         cap: Longest list.
+        price: See :func:`best_set`.
 
     Returns:
         In [0.05, 0.95]; one half when no clip has a candidate. Found on a grid of the trade-off
@@ -245,7 +254,10 @@ def f1_weight(clips: Sequence[np.ndarray], missed: np.ndarray, cap: int | None =
     best, weight = 0.0, 0.5
     for step in sorted(range(1, 20), key=lambda step: abs(step - 10)):
         w = step / 20
-        chosen = [int(np.argmax(np.round(w * a + (1 - w) * r, 12))) for a, r in curves]
+        chosen = [
+            int(np.argmax(np.round(w * a + (1 - w) * r - price * np.arange(len(a)), 12)))
+            for a, r in curves
+        ]
         accuracy, recall = (
             sum(float(curve[side][m]) for curve, m in zip(curves, chosen, strict=True))
             for side in (0, 1)

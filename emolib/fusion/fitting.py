@@ -144,7 +144,7 @@ def _fit_view(
     weight = settings.precision_weight
     if settings.objective == "f1":
         ends = np.cumsum(mask.sum(axis=1))[:-1]
-        weight = f1_weight(np.split(p, ends), missed, settings.cap)
+        weight = f1_weight(np.split(p, ends), missed, settings.cap, settings.price)
     return View(model, weight, stats, tuple(missed.tolist()), added, similar)
 
 

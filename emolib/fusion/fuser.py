@@ -230,7 +230,7 @@ class Fuser:
         if len(self.views) == 1:
             view = self.views[0]
             missed = np.array(view.missed)
-            return best_set(p, missed, s.objective, view.precision_weight, s.cap)
+            return best_set(p, missed, s.objective, view.precision_weight, s.cap, s.price)
         expected = [
             Expectation(
                 at,
@@ -239,7 +239,7 @@ class Fuser:
             )
             for view, (at, chance, weight) in zip(self.views, judged, strict=True)
         ]
-        return best_candidates(expected, p, s.cap)
+        return best_candidates(expected, p, s.cap, s.price)
 
     def _is_added(self, group: str) -> bool:
         """Whether a group is a candidate of every clip: in every view in which it has a group."""

@@ -8,7 +8,7 @@ group, whatever the number of sources.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,17 +117,22 @@ def fit(
     for k in np.unique(fold):
         train, test = fold != k, fold == k
         share = y[train].mean(axis=0)
-        kernels = _centered(x[train], x[train]), _centered(x[test], x[train])
-        for number, penalty in enumerate(PENALTIES):
-            dual = np.linalg.solve(kernels[0] + penalty * np.eye(train.sum()), y[train] - share)
-            found[number, test] = kernels[1] @ dual + share
+        kernel = _centered(x[test], x[train])
+        for number, dual in enumerate(_solved(x[train], y[train] - share, PENALTIES)):
+            found[number, test] = kernel @ dual + share
         means[test], sizes[test] = share, train.sum()
     best = int(np.argmin(np.round(((found - y) ** 2).mean(axis=(1, 2)), 12)))
     share = y.mean(axis=0)
-    kernel = _centered(x, x)
-    dual = np.linalg.solve(kernel + PENALTIES[best] * np.eye(len(y)), y - share)
+    dual = _solved(x, y - share, PENALTIES[best : best + 1])[0]
     model = Ridge(votes.groups, gold_groups, x, dual, share, PENALTIES[best])
     return model, _log_odds(found[best], means, sizes[:, None])
+
+
+def _solved(x: csr_array, y: np.ndarray, penalties: Sequence[float]) -> list[np.ndarray]:
+    """Dual weights for every penalty, float64 [clips, gold groups] each."""
+    values, vectors = np.linalg.eigh(_centered(x, x))
+    turned = vectors.T @ y
+    return [vectors @ (turned / (np.maximum(values, 0)[:, None] + p)) for p in penalties]
 
 
 def _centered(a: csr_array, b: csr_array) -> np.ndarray:

@@ -18,6 +18,8 @@ class FusionSettings:
             found on inner folds; "clip_f1" the mean of the clips' expected F1.
         precision_weight: Weight of accuracy in "avg", in [0, 1]; one half is the official Avg.
         cap: Longest list; None = no limit.
+        price: Expected score that a label must add to be kept, in [0, 1): shorter lists where
+            further labels add next to nothing.
         add: So many of the groups most frequent in training gold are candidates of every clip,
             named or not; 0 = only what a system named.
         similar: Also learn from the whole pattern of votes on a clip
@@ -30,6 +32,7 @@ class FusionSettings:
     objective: Objective = "avg"
     precision_weight: float = 0.5
     cap: int | None = None
+    price: float = 0.0
     add: int = 0
     similar: bool = False
     folds: int = 5
@@ -37,8 +40,9 @@ class FusionSettings:
 
     def __post_init__(self) -> None:
         good = self.objective in ("avg", "f1", "clip_f1") and 0 <= self.precision_weight <= 1
+        good = good and 0 <= self.price < 1
         if not good or self.add < 0 or (self.cap is not None and self.cap < 1):
             raise ScoreError(
                 f"{self}: objective is avg, f1 or clip_f1, precision_weight in [0, 1], cap at "
-                "least 1 or None, add at least 0"
+                "least 1 or None, price in [0, 1), add at least 0"
             )

@@ -192,25 +192,20 @@ def verdict_table(
 
 
 def _is_right(found: Verdict, clip: str, gold: Labels, fused: Fused) -> bool:
-    """Whether a candidate is right in at least half of the views."""
-    return fused.group_of.correct([found.group], gold[clip]) >= 0.5
+    return fused.is_right(found.label, gold[clip])
 
 
 def gallery_rows(
     clips: Sequence[Clip], gold: Labels, fused: Fused
 ) -> list[list[tuple[str, list[tuple[str, bool]]]]]:
     """For a gallery, one block of lines a clip: (who says, [(label, right)])."""
-    group_of = fused.group_of
     blocks = []
     for clip in clips:
         true = gold[clip.name]
         lists = {**fused.systems, **fused.labels}
-        lines = [("gold", [(label, True) for label in gold[clip.name]])]
+        lines = [("gold", [(label, True) for label in true])]
         lines += [
-            (
-                who,
-                [(x, group_of.correct(group_of.set_of([x]), true) >= 0.5) for x in rows[clip.name]],
-            )
+            (who, [(x, fused.is_right(x, true)) for x in rows[clip.name]])
             for who, rows in lists.items()
         ]
         blocks.append(lines)

@@ -46,6 +46,10 @@ class Fused:
         """Ours, or splicing where ours could not be fitted."""
         return OURS if OURS in self.labels else CONCAT
 
+    def is_right(self, label: str, gold: Sequence[str]) -> bool:
+        """Whether a label is correct in at least half of the views of the grouping."""
+        return self.group_of.correct(self.group_of.set_of([label]), gold) >= 0.5
+
     def rows(self) -> list[dict[str, Any]]:
         """One plain prediction a clip, of :attr:`best_rule`."""
         rule = self.best_rule
