@@ -253,7 +253,8 @@ def _walk(stage: str, params: StageParams) -> Iterator[Use]:
 def _values(stage: str, key: str, value: Any) -> Iterator[Use]:
     """Find what a parameter value names, at any depth."""
     if isinstance(value, DataParams):
-        yield from _dataset(stage, key, value)
+        needed = key != "text_data"  # without it there is no text model
+        yield from (replace(use, required=needed) for use in _dataset(stage, key, value))
     elif isinstance(value, AsrParams):
         if value.model:
             yield _path(stage, f"{key}.model", value.model, downloads=value.allow_download)

@@ -36,6 +36,9 @@ def source_hashes(root: Path, params: StageParams) -> dict[str, str]:
     further: DataParams | None = getattr(params, "unlabelled", None)
     if further is not None and further.kind == "folder":
         found |= {f"unlabelled:{name}": sha for name, sha in _data(root, further).items()}
+    taught: DataParams | None = getattr(params, "text_data", None)
+    if taught is not None and taught.kind != "demo":
+        found |= {f"text_data:{name}": sha for name, sha in _data(root, taught).items()}
     for name in ("groups", "wheels"):
         if given := getattr(params, name, ""):
             path = root / Path(given).expanduser()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -522,9 +523,29 @@ def project(tmp_path):
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     base = root / "params/published/08_baselines.yaml"
     base.write_text(base.read_text(encoding="utf-8") + "resamples: 100\n", encoding="utf-8")
+    small = {"fusion": {"systems": ["*/*", "text"], "outer": 3, "inner": 2, "similar": True}}
+    small["curves"] = {"clips": [6, 100], "sources": [1, 2], "repeats": 2}
+    fusing = root / "params/published/07_fusion_analysis.yaml"
+    given = yaml.safe_load(fusing.read_text(encoding="utf-8"))
+    fusing.write_text(yaml.safe_dump({**given, **small, "resamples": 100}), encoding="utf-8")
     made_gold(root / "data/MERTools/MER2024/ov_store")
     made_clone(root / "data/AffectGPT")
+    made_transcripts(root / given["text_data"]["root"])
     return root
+
+
+def made_transcripts(folder: Path, n: int = 60) -> None:
+    """Clips with one of six classes and a transcript that tells which; the first are the gold's."""
+    folder.mkdir(parents=True)
+    classes = ("happy", "sad", "angry", "worried", "neutral", "surprise")
+    rows = [
+        (f"sample_{k:08d}", classes[k % 6], f"我很{'喜悲怒忧平惊'[k % 6]} {k}") for k in range(n)
+    ]
+    labels = "".join(f"train_corpus,{name},{one},-10\n" for name, one, _ in rows)
+    (folder / "label-6way.csv").write_text("split,name,emo,val\n" + labels, encoding="utf-8")
+    said = "".join(f"{name},{text},{one}\n" for name, one, text in rows if name[-1] != "7")
+    words = folder / "transcription-engchi-polish.csv"
+    words.write_text("name,chinese,english\n" + said, encoding="utf-8")
 
 
 def emolib(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -540,7 +561,7 @@ def emolib(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.notebook
 def test_the_profile_runs_without_videos_on_what_is_there(project):
-    for stage in ("00", "08"):
+    for stage in ("00", "07", "08"):
         ran = emolib(project, "run", "published", "--only", stage)
         assert ran.returncode == 0, ran.stdout + ran.stderr
     looked = runs.latest(project / "outputs", "published", "00_data_check")
@@ -548,6 +569,20 @@ def test_the_profile_runs_without_videos_on_what_is_there(project):
     assert facts["overview"]["clips"] == 12
     assert facts["overview"]["errors"] == 0
     assert any("without their videos" in finding["what"] for finding in facts["findings"])
+    fused = runs.read_result(runs.latest(project / "outputs", "published", "07_fusion_analysis"))
+    assert {"calibrated fusion", "majority", "text model, six classes"} <= fused["scores"].keys()
+    tables = {table["title"]: table for table in fused["tables"]}
+    sets = {row[0] for row in tables["Sets of systems"]["rows"]}
+    assert {"the paper's systems", "AffectGPT-2025's epochs"} <= sets
+    lacking = 'set "the paper\'s systems" lacks mPLUG-Owl/subtitle, Qwen-Audio/subtitle'
+    assert lacking in fused["notes"]
+    assert [one["number"] for one in fused["curves"]["clips"]] == [
+        6,
+        8,
+    ]  # 8 of 12 are all there are
+    assert [one["number"] for one in fused["curves"]["sources"]] == [1, 2]
+    assert any("the data name no speaker or source video of 12" in x for x in fused["notes"])
+    assert any("fitted on 43 clips, none of them scored" in x for x in fused["notes"])
     scored = runs.latest(project / "outputs", "published", "08_baselines")
     result = runs.read_result(scored)
     assert len(result["scores"]) == 20

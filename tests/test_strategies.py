@@ -61,8 +61,8 @@ def fused():
 def test_every_rule_covers_every_clip_and_ours_leads(fused):
     _, gold, _, done, scores = fused
     assert list(done.labels) == [
-        *(strategies.CONCAT, "union of groups", "majority"),
-        *("weighted vote, fitted", strategies.OURS),
+        *(strategies.CONCAT, "union of groups", strategies.MAJORITY),
+        *("weighted vote, fitted", strategies.SINGLE, strategies.OURS),
     ]
     assert all(list(rows) == list(gold) for rows in done.labels.values())
     best = max(done.labels, key=lambda rule: scores[rule].f1)
@@ -108,7 +108,7 @@ def test_few_clips_mean_fewer_folds_and_nothing_to_learn_is_said():
     wrong = {k: Source(k, s.title, {c: ("bored",) for c in gold}) for k, s in sources.items()}
     none = strategies.fuse(gold, wrong, PARAMS)
     assert none.cross is None
-    assert "ours was not fitted: 3 candidates on 3 training clips" in none.note
+    assert "calibrated fusion was not fitted: 3 candidates on 3 training clips" in none.note
     assert none.best_rule == strategies.CONCAT
     assert none.rows()[0]["system"] == strategies.CONCAT
     assert none.to_json() == {"note": none.note}
@@ -166,7 +166,7 @@ def test_every_label_is_explained_and_the_reasons_add_up(fused):
     shown = [clip for clip in clips if clip.name in names]
     moved = strategies.moved_table("t", shown, gold, done, scores)
     assert [row[0] for row in moved["rows"]] == [clip.name for clip in shown]
-    assert f"Of {len(gold)} clips ours wins" in moved["notes"][0]
+    assert f"Of {len(gold)} clips calibrated fusion wins" in moved["notes"][0]
     why = strategies.verdict_table("t", names, gold, done)
     assert {row[2] for row in why["rows"]} <= {"kept", "dropped", "over the cap"}
     assert all(row[7] for row in why["rows"])
@@ -345,7 +345,7 @@ def test_notebook_07_over_given_predictions(tmp_path):
     both = [name for name in systems if name.startswith("zero-shot + fine-tuned + discriminative")]
     assert ["as published" in name for name in both] == [False, True]
     assert tables["On AffectGPT's test clips"]["rows"][0][:2] == ["AffectGPT", 5]
-    assert "ours" in [row[0] for row in tables["Table 2 (ours): fusion"]["rows"]]
+    assert strategies.OURS in [row[0] for row in tables["Table 2 (ours): fusion"]["rows"]]
     assert tables["Why"]["rows"]
     kept = [json.loads(x) for x in (tmp_path / "run/fused.jsonl").read_text().splitlines()]
     assert [row["name"] for row in kept] == list(rows)

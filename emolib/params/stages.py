@@ -6,12 +6,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from emolib.params.affectgpt import Answer, Perspective, Preset, SftParams
 from emolib.params.baselines import Baselines
 from emolib.params.discriminative import ClassifierParams, FeatureParams, ProtocolParams
-from emolib.params.fusion import FusionParams
+from emolib.params.fusion import CurveParams, FusionParams, check_systems
 from emolib.params.media import FaceParams
 from emolib.params.schemas import DataParams
 from emolib.params.stage import Grouping, StageParams
@@ -272,7 +272,12 @@ class FusionAnalysis(StageParams):
         discriminative_run: Run folder of notebook 06 (six-class predictions).
         affectgpt_run: Run folder of notebook 04 (AffectGPT on its own test clips); "" = none.
         affectgpt_system: Which system of that run.
+        text_data: A set with one of six classes and a transcript for each clip. A text model
+            learns from those that are not scored and is the system "text"; transcripts of scored
+            clips are taken from it. None = no such system.
         fusion: What is fused and how.
+        sets: Further sets of systems, fused in the same way and compared: name -> systems.
+        curves: Learning curves.
         co_judges: Names under ``models`` of LLMs that are shown the candidates and choose.
         gallery: Clips shown with frames, words and labels: half won, half lost; 0 = none.
         grouping: How synonyms are grouped for the score.
@@ -286,18 +291,40 @@ class FusionAnalysis(StageParams):
     )
     MODELS: ClassVar[tuple[str, ...]] = ("co_judges",)
 
-    lora_run: str
-    face_run: str
-    discriminative_run: str
+    lora_run: str = ""
+    face_run: str = ""
+    discriminative_run: str = ""
     affectgpt_run: str = ""
     affectgpt_system: str = "AffectGPT-SFT"
+    text_data: DataParams | None = None
     fusion: FusionParams = FusionParams()
+    sets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    curves: CurveParams = CurveParams()
     co_judges: tuple[str, ...] = ()
     gallery: int = Field(default=6, ge=0)
     split: str = ""
     grouping: Grouping = "lexicon"
     groups: str = ""
     resamples: int = Field(default=10_000, ge=100)
+
+    @field_validator("sets")
+    @classmethod
+    def _systems_known(cls, sets: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for systems in sets.values():
+            check_systems(systems)
+        return sets
+
+    @model_validator(mode="after")
+    def _something_to_read(self) -> Self:
+        runs = ("lora_run", "face_run", "discriminative_run")
+        for field in runs if self.released is None else ():
+            if not getattr(self, field):
+                raise ValueError(
+                    f"{field}: empty: give the run folder of the earlier notebook, e.g. "
+                    f"`-p {field} outputs/...` to papermill; `emolib run` fills it in. Without "
+                    "runs, name published outputs (`released`)"
+                )
+        return self
 
 
 SCHEMAS: dict[str, type[StageParams]] = {

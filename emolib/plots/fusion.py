@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emolib.scoring import Comparison
+from emolib.scoring import Comparison, Score
+
+if TYPE_CHECKING:
+    from emolib.strategies import Point
 
 RIGHT, WRONG = "#1a7f37", "#b3261e"
 Line = tuple[str, Sequence[tuple[str, bool]]]
@@ -65,6 +68,88 @@ def brought(made: Mapping[str, Any], ax: Axes) -> Axes:
     ax.set_xlabel("label groups a clip")
     ax.tick_params(labelsize=8)
     ax.legend(fontsize=7)
+    return ax
+
+
+def operating_points(
+    systems: Mapping[str, Sequence[Score]], rules: Mapping[str, Score], ax: Axes
+) -> Axes:
+    """Systems and rules in the plane of accuracy and recall, over lines of equal F1.
+
+    Args:
+        systems: Kind of system -> scores, each a small point.
+        rules: Rule -> score, each a large marker with its 95 % intervals.
+        ax: Where to draw.
+    """
+    x = np.linspace(0.01, 1, 400)
+    for level in np.arange(0.2, 0.9, 0.1):
+        shown = x > level / 2
+        y = level * x[shown] / (2 * x[shown] - level)
+        inside = y <= 1
+        ax.plot(x[shown][inside], y[inside], color="0.8", linewidth=0.8, zorder=0)
+        ax.annotate(
+            f"F1 {level:.1f}", (level, level), fontsize=7, color="0.45", ha="center", zorder=0
+        )
+    for number, (kind, scores) in enumerate(systems.items()):
+        ax.plot(
+            [score.accuracy for score in scores],
+            [score.recall for score in scores],
+            "osv^"[number % 4],
+            color=("C0", "C1", "C4", "C5")[number % 4],
+            markersize=4.5,
+            alpha=0.75,
+            label=kind,
+        )
+    for number, (rule, score) in enumerate(rules.items()):
+        ax.errorbar(
+            *(score.accuracy, score.recall),
+            xerr=_ends(score, "accuracy"),
+            yerr=_ends(score, "recall"),
+            fmt="DsP*X"[number % 5],
+            color=("0.25", "C2", "C9", "C3", "C6")[number % 5],
+            markersize=(8, 8, 9, 14, 9)[number % 5],
+            markeredgecolor="white",
+            capsize=2,
+            linewidth=1,
+            label=f"{rule}: F1 {score.f1:.2f}",
+            zorder=3,
+        )
+    ax.set(xlabel="accuracy (set precision)", ylabel="recall")
+    ax.set_aspect("equal")
+    ax.legend(fontsize=7.5, loc="upper right", framealpha=0.9)
+    return ax
+
+
+def _ends(score: Score, metric: str) -> np.ndarray:
+    """Distances from a value to the ends of its interval, float64 [2, 1]."""
+    value, (low, high) = getattr(score, metric), score.ci95[metric]
+    return np.maximum([[value - low], [high - value]], 0)
+
+
+def learning_curve(points: Sequence[Point], ax: Axes, counted: str) -> Axes:
+    """F1 against a number of clips or sources, with majority beside it.
+
+    The line is the mean over random choices, the band goes from the lowest to the highest. Filled
+    points lie above majority with a paired 95 % interval above zero.
+
+    Args:
+        points: Points of the curve.
+        ax: Where to draw.
+        counted: What the numbers count.
+    """
+    x = np.arange(len(points))
+    mean = [float(np.mean(one.f1)) for one in points]
+    low, high = [min(one.f1) for one in points], [max(one.f1) for one in points]
+    ax.fill_between(x, low, high, color="C3", alpha=0.15, linewidth=0)
+    ax.plot(x, mean, color="C3", label="calibrated fusion")
+    for at, one, value in zip(x, points, mean, strict=True):
+        certain = one.against.ci95["f1"][0] > 0
+        ax.plot(at, value, "o", color="C3", markerfacecolor="C3" if certain else "white")
+    ax.plot(x, [one.against.b["f1"] for one in points], "s--", color="C2", label="majority")
+    ax.set_xticks(x, [str(one.number) for one in points])
+    ax.set(xlabel=counted, ylabel="F1")
+    ax.grid(axis="y", color="0.9", linewidth=0.8)
+    ax.legend(fontsize=8)
     return ax
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from emolib.baselines.released import AFFECTGPT
 from emolib.datasets.clip import Clip
 from emolib.errors import ScoreError
 from emolib.fusion import Verdict
 from emolib.fusion.candidates import Labels
 from emolib.report import Cell, table
 from emolib.scoring import Comparison, Score, compare
-from emolib.strategies.fuse import CONCAT, OURS, Fused
+from emolib.strategies.fuse import CONCAT, MAJORITY, OURS, SINGLE, Fused
+from emolib.strategies.sources import Source
 
 SYSTEM_COLUMNS = (
     "system",
@@ -19,7 +21,7 @@ SYSTEM_COLUMNS = (
     "right",
     "only it names",
     "right among these",
-    "kept by ours",
+    "kept by calibrated fusion",
 )
 
 
@@ -57,7 +59,11 @@ def system_table(title: str, gold: Labels, fused: Fused) -> dict[str, Any]:
 
 
 def pairs(fused: Fused, scores: Mapping[str, Score]) -> list[tuple[Score, Score, str]]:
-    """What is compared: every rule with splicing, ours with every system, splicing with its parts.
+    """Choose what is compared.
+
+    Every rule with concatenation; calibrated fusion with every other rule and with every system,
+    and concatenation with the systems it is made of. Of more than ten systems, calibrated fusion
+    is compared with the best on the other folds instead.
 
     Args:
         fused: Rules and systems.
@@ -65,9 +71,40 @@ def pairs(fused: Fused, scores: Mapping[str, Score]) -> list[tuple[Score, Score,
     """
     rules = [*fused.labels, *(name for name in scores if name.startswith("LLM co-judge"))]
     found = [(rule, CONCAT) for rule in rules if rule != CONCAT]
-    for rule in (OURS, CONCAT):
-        found += [(rule, system) for system in fused.systems if rule in fused.labels]
+    if OURS in fused.labels:
+        found += [(OURS, rule) for rule in rules if rule not in (OURS, CONCAT)]
+    if len(fused.systems) <= 10:
+        for rule in (OURS, CONCAT):
+            found += [(rule, system) for system in fused.systems if rule in fused.labels]
     return [(scores[a], scores[b], f"{a} - {b}") for a, b in found]
+
+
+def looked_at(fused: Fused) -> list[str]:
+    """Return the systems, of at most ten, and the rules that are tested against constant lists."""
+    systems = list(fused.systems) if len(fused.systems) <= 10 else []
+    return [*systems, *(rule for rule in fused.labels if rule != "union of groups")]
+
+
+def kinds(sources: Mapping[str, Source], scores: Mapping[str, Score]) -> dict[str, list[Score]]:
+    """Sort the scores of systems by their kind, for a figure.
+
+    Args:
+        sources: Systems.
+        scores: Title -> score; systems without one are left out.
+    """
+    found: dict[str, list[Score]] = {}
+    for source in sources.values():
+        if source.title in scores:
+            kind = "other models" if source.family else "systems"
+            kind = f"{AFFECTGPT}'s epochs" if source.family == AFFECTGPT else kind
+            found.setdefault(kind, []).append(scores[source.title])
+    return found
+
+
+def shown_rules(fused: Fused, scores: Mapping[str, Score]) -> dict[str, Score]:
+    """Return the scores of the rules that a figure shows."""
+    rules = (CONCAT, MAJORITY, SINGLE, OURS)
+    return {rule: scores[rule] for rule in rules if rule in fused.labels}
 
 
 def compare_all(
@@ -96,7 +133,7 @@ def _share(part: float, whole: int) -> float | None:
 
 
 def moved(scores: Mapping[str, Score]) -> list[tuple[str, float, float]]:
-    """Clip, accuracy and recall of ours minus those of splicing, best first; empty without ours.
+    """Clip, accuracy and recall of calibrated fusion minus those of concatenation, best first.
 
     Wheels: means over the five.
     """
@@ -113,7 +150,7 @@ def moved(scores: Mapping[str, Score]) -> list[tuple[str, float, float]]:
 
 
 def best_and_worst(scores: Mapping[str, Score], n: int) -> list[str]:
-    """Up to ``n`` clips: half of them won most by ours against splicing, half lost most."""
+    """Up to ``n`` clips: half of them the largest gains of calibrated fusion, half losses."""
     gaps = moved(scores)
     won = [name for name, more, wider in gaps if more + wider > 0][: (n + 1) // 2]
     lost = [name for name, more, wider in reversed(gaps) if more + wider < 0][: n // 2]
@@ -143,8 +180,8 @@ def moved_table(
     signs = [more + wider for more, wider in gaps.values()]
     won, lost = sum(s > 1e-12 for s in signs), sum(s < -1e-12 for s in signs)
     made["notes"] = [
-        f"Of {len(signs)} clips ours wins {won}, loses {lost} and ties {len(signs) - won - lost} "
-        "against splicing, by accuracy + recall."
+        f"Of {len(signs)} clips calibrated fusion wins {won}, loses {lost} and ties "
+        f"{len(signs) - won - lost} against concatenation, by accuracy + recall."
     ]
     return made
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emolib.baselines import released
+from emolib.datasets.clip import Clip
+from emolib.datasets.open import open_dataset
 from emolib.errors import DataError, LeakError
 from emolib.files import read_json, read_jsonl
 from emolib.fusion import concat
@@ -25,6 +29,9 @@ TITLES = {
     "as_published": "discriminative, as published (trained on these clips)",
     "affectgpt": "AffectGPT",
 }
+TEXT_TITLE = "text model, six classes"
+# The labels that the six classes of the MER challenges stand for.
+CLASS_LABELS = {"surprise": "surprised"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,7 @@ class Source:
         labels: Clip -> labels, of the clips that have gold labels.
         confidences: Clip -> label -> probability, where the system gives any.
         seen: The system was trained on these clips with their labels.
+        family: Source it is part of, with other outputs of the same model; "" = a source alone.
     """
 
     key: str
@@ -44,6 +52,7 @@ class Source:
     labels: Mapping[str, tuple[str, ...]]
     confidences: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seen: bool = False
+    family: str = ""
 
     def covers(self, clips: Collection[str]) -> bool:
         """Whether it has an answer for each of the clips."""
@@ -58,7 +67,8 @@ def read_sources(cfg: FusionAnalysis, gold: Collection[str]) -> dict[str, Source
         gold: Clips with gold labels; only their answers are read.
 
     Returns:
-        Key -> system, in the paper's order. AffectGPT covers its own test clips alone.
+        Key -> system, in the paper's order; nothing where no runs are named. AffectGPT covers its
+        own test clips alone.
 
     Raises:
         DataError: a prediction file is broken, a system that is to be fused does not cover all
@@ -66,27 +76,110 @@ def read_sources(cfg: FusionAnalysis, gold: Collection[str]) -> dict[str, Source
         LeakError: predictions that pass for out-of-fold were made by models that had seen the
             clips, or AffectGPT was trained on a clip it predicted.
     """
-    lora, six = Path(cfg.lora_run), Path(cfg.discriminative_run)
     files = {
-        "face": Path(cfg.face_run) / "face.jsonl",
-        "zero_shot": lora / "zero_shot.jsonl",
-        "fine_tuned": lora / "fine_tuned.jsonl",
-        "discriminative": six / "predictions.jsonl",
-        "as_published": six / "as_published.jsonl",
+        "face": (cfg.face_run, "face.jsonl"),
+        "zero_shot": (cfg.lora_run, "zero_shot.jsonl"),
+        "fine_tuned": (cfg.lora_run, "fine_tuned.jsonl"),
+        "discriminative": (cfg.discriminative_run, "predictions.jsonl"),
+        "as_published": (cfg.discriminative_run, "as_published.jsonl"),
     }
-    found = {key: _read(key, file, gold) for key, file in files.items() if file.is_file()}
+    found = {
+        key: _read(key, Path(run, name), gold)
+        for key, (run, name) in files.items()
+        if run and Path(run, name).is_file()
+    }
     if cfg.affectgpt_run:
         file = _affectgpt_file(Path(cfg.affectgpt_run), cfg.affectgpt_system)
         found["affectgpt"] = _read("affectgpt", file, gold)
         _check_split(Path(cfg.affectgpt_run), found["affectgpt"])
-    for key in cfg.fusion.systems:
-        if key in found and not found[key].covers(gold):
+    for key in select(cfg.fusion.systems, found):
+        if not found[key].covers(gold):
             lost = sum(clip not in found[key].labels for clip in gold)
             raise DataError(
                 f"fusion.systems: {key!r} has no answer for {lost} of {len(gold)} clips: leave it "
                 "out, or predict them"
             )
     return found
+
+
+def select(systems: Collection[str], sources: Mapping[str, Source]) -> list[str]:
+    """Return which sources names or patterns of systems stand for, in the sources' order.
+
+    Systems that were trained on the clips are never among them.
+    """
+    return [
+        key
+        for key, source in sources.items()
+        if not source.seen and any(fnmatchcase(key, name) for name in systems)
+    ]
+
+
+def read_published(
+    cfg: FusionAnalysis, clips: Sequence[Clip]
+) -> tuple[dict[str, Source], list[str]]:
+    """Read published outputs of other models.
+
+    Labels are those published with the outputs, else those read out of the descriptions without a
+    model. A clip without an answer has no labels.
+
+    Args:
+        cfg: With ``released``; without it nothing is read.
+        clips: Clips with gold labels.
+
+    Returns:
+        Key (MODEL/VARIANT) -> system, and a line for whatever is missing.
+
+    Raises:
+        DataError: see :func:`emolib.baselines.released.read_released`.
+    """
+    others = released.open_released(cfg.released)
+    read = released.described(others, clips)
+    labelled = released.labelled(others, clips)
+    made, lines = {}, list(others.missing)
+    for key, system in others.systems.items():
+        rows = labelled.get(key + released.BY_READER) or read[key]
+        if empty := sum(row.status == "error" for row in rows):
+            lines.append(f"{system.title}: no answer for {empty} of {len(rows)} clips")
+        labels = {row.name: row.labels for row in rows}
+        made[key] = Source(key, system.title, labels, family=system.model)
+    return made, lines
+
+
+def read_text(
+    cfg: FusionAnalysis, gold: Collection[str]
+) -> tuple[dict[str, Source], dict[str, str], list[str]]:
+    """Fit the text model of ``text_data`` and predict the classes of the scored clips.
+
+    Args:
+        cfg: With ``text_data``; without it, or where its files are missing, there is no system.
+        gold: Clips with gold labels.
+
+    Returns:
+        "text" -> system, or nothing; clip -> transcript; and a line on what was done.
+    """
+    if cfg.text_data is None:
+        return {}, {}, []
+    from emolib.models.discriminative.spoken import classes_from_transcripts
+
+    try:
+        known = list(open_dataset(cfg.text_data, Path(cfg.outputs)))
+        found = classes_from_transcripts(known, gold, cfg.seed)
+    except DataError as error:
+        return {}, {}, [f"no text model: {error}"]
+    sure = {
+        name: {CLASS_LABELS.get(one, one): p for one, p in table.items()}
+        for name, table in found.probabilities.items()
+    }
+    labels = {
+        name: (max(sure[name], key=lambda one: sure[name][one]),) if name in sure else ()
+        for name in gold
+    }
+    note = (
+        f"text model: fitted on {found.trained_on} clips, none of them scored or with the "
+        f"transcript of a scored one ({found.left_out} left out); {len(sure)} of {len(labels)} "
+        "scored clips have a transcript"
+    )
+    return {"text": Source("text", TEXT_TITLE, labels, sure)}, found.transcripts, [note]
 
 
 def spliced(sources: Mapping[str, Source]) -> dict[str, dict[str, list[str]]]:
