@@ -434,6 +434,16 @@ def test_a_folder_that_hears_as_published_is_given_every_channel(
     assert heard[2:] == [(2, 29_025, 16_000)]
 
 
+def test_the_first_row_is_cached_although_the_plan_leaves_it_out(tmp_path: Path) -> None:
+    """ms-swift encodes it to show it before the first step."""
+    from emolib.sft.worker import _media
+
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(json.dumps({"videos": [f"{n}.mp4"]}) for n in range(4)))
+    found = _media(["--dataset", str(file)], "videos", seen={2})
+    assert list(found) == [Path("0.mp4"), Path("2.mp4")]
+
+
 def test_training_moves_all_but_the_text(world: World, trained: sft.Trained) -> None:
     before = ask(world, world.clips[:4], "before")
     after = ask(world, world.clips[:4], "after", trained.checkpoints[-1].file)
