@@ -16,7 +16,14 @@ settings.load_profile("emolib")
 
 
 # Files of minutes, the longest first.
-LONG = ("test_notebooks", "test_notebook_newer", "test_sft", "test_pipeline", "test_training")
+LONG = (
+    "test_notebooks",
+    "test_rehearsal",
+    "test_notebook_newer",
+    "test_sft",
+    "test_pipeline",
+    "test_training",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

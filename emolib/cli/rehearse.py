@@ -11,7 +11,7 @@ from emolib.rehearsal.estimate import MFU_GENERATION, MFU_TRAINING
 from emolib.report import Cell, format_table
 
 if TYPE_CHECKING:
-    from emolib.rehearsal.walk import Rehearsal
+    from emolib.rehearsal.walk import Rehearsal, StageReport
 
 _ABOUT = """\
 Walk all notebooks of a profile with its own parameters, on this machine, with everything but the
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"\nRehearsal of profile {args.profile}, in {short(root, found.home)}\n")
     print(format_table(["stage", "result", "s", "rehearsed"], _walked(found), widest=110))
     if plans := [(r.stage.name, plan) for r in found.stages for plan in r.plans]:
-        print("\nLaunch plans of trainings, by ms-swift's rules:")
+        print("\nLaunch plans, GPUs of a machine: processes x GPUs each process sees:")
         for stage, plan in plans:
             print(f"  - {stage}: {plan}")
     print("\nNot rehearsed, and why:")
@@ -66,10 +66,14 @@ def run(args: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
+def _own(found: Rehearsal) -> list[StageReport]:
+    return [report for report in found.stages if not report.state.startswith("not in profile")]
+
+
 def _walked(found: Rehearsal) -> list[list[Cell]]:
     return [
         [r.stage.name, r.state, round(r.seconds), "; ".join(dict.fromkeys(r.rehearsed))]
-        for r in found.stages
+        for r in _own(found)
     ]
 
 
@@ -87,7 +91,7 @@ def _heading(found: Rehearsal) -> str:
 
 def _full_size(found: Rehearsal) -> list[list[Cell]]:
     rows: list[list[Cell]] = []
-    for report in found.stages:
+    for report in _own(found):
         if (full := report.full_size) is not None:
             hours = "" if full.hours is None else f"{full.hours:.1f}"
             sizes = f"{full.memory_gb:.1f}", full.largest, f"{full.disk_gb:.1f}"

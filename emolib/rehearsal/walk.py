@@ -276,11 +276,9 @@ def plan_trainings(
             except ParamsError as error:
                 if gpus >= recipe.processes or gpus >= gpus_there:
                     reports[name].faults.append(f"with {gpus} GPUs: {error}")
-                told.append(f"{gpus} GPUs refused, {recipe.processes} are needed")
+                told.append(f"{gpus}: refused, needs {recipe.processes}")
                 continue
-            told.append(
-                f"of {gpus} GPUs {len(plan.visible)} are seen by {plan.processes} processes"
-            )
+            told.append(f"{gpus}: {plan.processes} x {len(plan.visible) // plan.processes}")
         deepspeed = f", DeepSpeed {recipe.deepspeed}" if recipe.deepspeed else ""
         reports[name].plans.append(f"{'; '.join(told)}{deepspeed}")
         if recipe.processes > 1 or recipe.deepspeed:
