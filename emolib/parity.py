@@ -349,9 +349,9 @@ def token_distances(left: Sequence[Token], right: Sequence[Token]) -> list[float
     is the last one compared.
 
     Returns:
-        At each place the largest absolute difference, in nats, over the tokens whose probability
-        is at least :data:`LIKELY` in either answer. A token that the other answer does not list
-        is taken to be as likely as the least likely one listed.
+        At each place the largest absolute difference, in nats, over the two tokens written and
+        those whose probability is at least :data:`LIKELY` in either answer. A token that the
+        other answer does not list is taken to be as likely as the least likely one listed.
     """
     found = []
     for a, b in zip(left, right, strict=False):
@@ -362,8 +362,10 @@ def token_distances(left: Sequence[Token], right: Sequence[Token]) -> list[float
             for token in one.keys() | other.keys()
             if max(one.get(token, low), other.get(token, other_low)) >= math.log(LIKELY)
         }
+        # A model that spreads over a large vocabulary has no likely token, but writes one.
+        likely |= {a.text, b.text}
         gaps = [abs(one.get(t, low) - other.get(t, other_low)) for t in likely]
-        found.append(max(gaps, default=0.0))
+        found.append(max(gaps))
         if a.text != b.text:
             break
     return found

@@ -229,7 +229,9 @@ def test_engines_take_one_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(swift.model, "get_model_processor", load)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda number: (100 + number, 999))
-    found = ModelFolder(tmp_path, "", "float32")
+    config = '{"architectures": ["Qwen3VLForConditionalGeneration"], "model_type": "qwen3_vl"}'
+    (tmp_path / "config.json").write_text(config)
+    found = ModelFolder(tmp_path, "qwen3_vl", "float32")
     for changes in ({"device": "auto"}, {"device": "cuda:2"}, {"device": "cuda:2", "gpus": 2}):
         load_model(CUDA.model_copy(update=changes), found, "float32")
     placed = [(options["device_map"], options["max_memory"]) for options in asked]

@@ -88,6 +88,12 @@ def test_unlikely_tokens_do_not_count() -> None:
     assert token_distances(one, other) == [0.0]
 
 
+def test_written_tokens_count_however_unlikely() -> None:
+    """Untrained models spread over a vocabulary of 150,000 tokens: nothing they write is likely."""
+    one, other = [token("a", a=0.0003, b=0.0001)], [token("b", b=0.0004, a=0.0001)]
+    assert token_distances(one, other) == [pytest.approx(math.log(4))]
+
+
 def test_one_model_passes() -> None:
     found = judge(forms(), "bfloat16")
     assert found.passed
