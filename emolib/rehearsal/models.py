@@ -228,7 +228,8 @@ def _internvl(folder: Path, entry: Entry) -> None:
         image_seq_length=config["image_seq_length"],
         chat_template=tokenizer.chat_template,
     )
-    model, save = _make(folder, config, tied=False)
+    files = (entry.get("files") or {}).get("weights", {})
+    model, save = _make(folder, config, tied=False, shards=len(files) or 2)
     _speaks(model, tokenizer)
     save()
     processor.save_pretrained(folder)
@@ -303,11 +304,22 @@ def _clip(folder: Path, entry: Entry) -> None:
 
 
 def _hubert(folder: Path, entry: Entry) -> None:
+    import torch
     from transformers import Wav2Vec2FeatureExtractor
 
     config = shrink(entry["config"]) | {"num_hidden_layers": 5}  # the last four are averaged
-    _, save = _make(folder, config, shards=1)
-    save("float32")
+    model, _ = _make(folder, config)
+    # As published: one pickled file of 2022, with the names that weight normalization had then.
+    then = {
+        "parametrizations.weight.original0": "weight_g",
+        "parametrizations.weight.original1": "weight_v",
+    }
+    state = {}
+    for name, tensor in model.state_dict().items():
+        for new, old in then.items():
+            name = name.replace(new, old)
+        state[name] = tensor
+    torch.save(state, folder / "pytorch_model.bin")
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
 
 
