@@ -368,6 +368,7 @@ def test_the_profile_walks(profile, project, monkeypatch, capsys):
     assert code == 0, told[-3000:]
     for stage in profiles.SCHEMAS:
         assert f"\n{stage}" in told
+    assert "InternVL-Chat-V1-5, of which no copy was found: config.json itself" in told
     home = project / "outputs/rehearsal" / profile
     monkeypatch.setenv("EMOLIB_ROOT", str(home))
     assert main(["doctor", profile]) == 0

@@ -184,6 +184,17 @@ def _place_models(
             continue
         if _place(stand_ins, asset, use.at, done, report):
             report.rehearsed.append(Path(use.at).name)
+            report.left_out += _unknown(asset)
+
+
+def _unknown(asset: Asset) -> list[str]:
+    """What a stand-in cannot be true to, because no copy of the publication's file was found."""
+    told = []
+    for part in (*assets.sources_of(asset), asset):
+        known = entry_of(part.hub) if part.hub else None
+        if known is not None and (missing := known[1].get("missing")):
+            told.append(f"{part.name}, of which no copy was found: {'; '.join(missing)}")
+    return told
 
 
 def _published(at: str) -> Asset | None:
