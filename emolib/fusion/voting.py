@@ -93,10 +93,14 @@ def weighted_vote(
     for name in names:
         found = candidates(name, preds, group_of)
         heard = {g: sum(weights[s] for s in c.named) for g, c in found.items()}
-        enough = min(threshold * total, max(heard.values(), default=0.0)) - 1e-9
-        kept = sorted((g for g in heard if heard[g] >= enough), key=lambda g: -heard[g])
-        chosen[name] = [found[group].label() for group in kept]
+        chosen[name] = [found[group].label() for group in _kept(heard, threshold * total)]
     return chosen
+
+
+def _kept(heard: Mapping[str, float], enough: float) -> list[str]:
+    """Groups with enough weight, heaviest first; the heaviest ones where none has."""
+    least = min(enough, max(heard.values(), default=0.0)) - 1e-9
+    return sorted((g for g in heard if heard[g] >= least), key=lambda g: -heard[g])
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,25 +134,30 @@ def fit_vote(gold: Labels, preds: Systems, grouping: object | None = None) -> Vo
         ScoreError: no clip, or a clip without gold label or prediction.
     """
     group_of = GroupOf(grouping)
-    true = {clip: group_of.set_of(gold[clip]) for clip in gold}
-    if not true or not all(true.values()) or any(c not in preds[s] for s in preds for c in true):
+    true = {clip: found for clip in gold if (found := group_of.set_of(gold[clip]))}
+    if not true or not all(gold.values()) or any(c not in preds[s] for s in preds for c in true):
         raise ScoreError("a vote is fitted on clips that all have gold labels and predictions")
-    part = {s: {clip: preds[s][clip] for clip in gold} for s in preds}
-    said = {s: {clip: group_of.set_of(part[s][clip]) for clip in gold} for s in preds}
+    said = {s: {clip: group_of.set_of(preds[s][clip]) for clip in true} for s in preds}
     weights = {}
     for system, groups in said.items():
         hits = sum(len(groups[c] & true[c]) for c in true)
         weights[system] = (hits + 1) / (sum(len(groups[c]) for c in true) + 2)
 
+    heard: dict[str, dict[str, float]] = {clip: {} for clip in true}
+    for system, groups in said.items():
+        for clip, found in groups.items():
+            for group in found:
+                heard[clip][group] = heard[clip].get(group, 0.0) + weights[system]
+    total = sum(weights.values())
+
     def avg(threshold: float) -> float:
-        fused = weighted_vote(part, weights, threshold, grouping)
         scores = 0.0
-        for clip, found in ((c, group_of.set_of(fused[c])) for c in true):
-            hits = len(found & true[clip])
-            scores += hits / max(len(found), 1) + hits / len(true[clip])
+        for clip, groups in heard.items():
+            kept = _kept(groups, threshold * total)
+            hits = len(true[clip].intersection(kept))
+            scores += hits / max(len(kept), 1) + hits / len(true[clip])
         return round(scores, 9)
 
-    total = sum(weights.values())
     sums = {0.0}
     for weight in weights.values():
         sums |= {x + weight for x in sums} if len(sums) < 32 else set()

@@ -19,6 +19,7 @@ from emolib.progress import Progress
 from emolib.scoring import score_systems
 from emolib.scoring.grouping import Grouping, TableGrouping
 from emolib.scoring.lexicon import LexiconGrouping
+from emolib.scoring.openset import exact_means, score_means
 from emolib.strategies.sources import Source, select
 
 CONCAT, MAJORITY, OURS = "concatenation (the paper)", "majority", "calibrated fusion"
@@ -151,7 +152,7 @@ def fuse(
     labels[MAJORITY] = fusion.majority(systems, grouping=under[0])
     named = _listed(parts)
     try:
-        cross = _cross(gold, parts, params, under, blocks, seed)
+        cross = calibrated(gold, parts, params, under, blocks, seed)
         labels["weighted vote, fitted"] = _voted(gold, systems, cross.fold_of, under[0])
         if len(systems) > 1:
             labels[SINGLE] = best_single(gold, systems, cross.fold_of, under[0])
@@ -226,7 +227,7 @@ def left_out(
         for gone in units if len(units) > 1 else ():
             kept = [s for s in parts if (s.family or s.title) != gone]
             with contextlib.suppress(ScoreError):
-                found[gone] = _cross(gold, kept, params, usable(groupings), blocks, seed).labels
+                found[gone] = calibrated(gold, kept, params, usable(groupings), blocks, seed).labels
             progress.advance()
     return found
 
@@ -242,12 +243,13 @@ def best_single(
         fold_of: Clip -> fold.
         grouping: Groups of the F1.
     """
+    scores = score_systems(gold, systems, grouping, resamples=0)
+    fold = np.array([fold_of[clip] for clip in gold])
     found: dict[str, list[str]] = {}
     for k in sorted(set(fold_of.values())):
-        train = {c: gold[c] for c in gold if fold_of[c] != k}
-        known = {s: {c: rows[c] for c in train} for s, rows in systems.items()}
-        scores = score_systems(train, known, grouping, resamples=0)
-        best = max(scores, key=lambda s: scores[s].f1)
+        # Scores are functions of the means over clips: here over those of the other folds.
+        f1 = {s: score_means(exact_means(scores[s].columns[fold != k]))[3] for s in systems}
+        best = max(f1, key=lambda s: f1[s])
         found |= {c: list(systems[best][c]) for c in gold if fold_of[c] == k}
     return {clip: found[clip] for clip in gold}
 
@@ -311,7 +313,7 @@ def chosen(sources: Mapping[str, Source], params: FusionParams) -> list[Source]:
     return parts
 
 
-def _cross(
+def calibrated(
     gold: Labels,
     parts: Sequence[Source],
     params: FusionParams,
@@ -319,6 +321,7 @@ def _cross(
     blocks: Mapping[str, str] | None,
     seed: int,
 ) -> fusion.CrossFusion:
+    """Fuse by calibrated fusion alone; arguments as for :func:`fuse`, of the parts given."""
     options = cross_options(gold, parts, params, blocks, seed)
     return fusion.cross_predict(gold, grouping=groupings, **options)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,11 +133,12 @@ def read_published(
         DataError: see :func:`emolib.baselines.released.read_released`.
     """
     others = released.open_released(cfg.released)
-    read = released.described(others, clips)
     labelled = released.labelled(others, clips)
+    bare = {key: one for key, one in others.systems.items() if not one.labels}
+    read = released.described(replace(others, systems=bare), clips)
     made, lines = {}, list(others.missing)
     for key, system in others.systems.items():
-        rows = labelled.get(key + released.BY_READER) or read[key]
+        rows = read[key] if key in read else labelled[key + released.BY_READER]
         if empty := sum(row.status == "error" for row in rows):
             lines.append(f"{system.title}: no answer for {empty} of {len(rows)} clips")
         labels = {row.name: row.labels for row in rows}
