@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from itertools import combinations, product
@@ -608,7 +609,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_every_table_of_the_page_is_in_the_record():
     record = json.loads((ROOT / "outputs/record/fusion_study.json").read_text())
     checked, table = 0, None
-    for line in (ROOT / "docs/fusion.md").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / "docs/fusion_study.md").read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if found := re.fullmatch(r"<!-- record: (\w+)/(\w+) -->", line):
             table = record[found[1]][found[2]]
@@ -629,6 +630,30 @@ def test_every_table_of_the_page_is_in_the_record():
                     assert cell == start + ("< 0.001" if p < 0.001 else f"{p:.3f}"), line
             checked += 1
     assert checked >= 40
+
+
+def test_tables_of_the_first_results_are_the_record(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    benchmark = importlib.import_module("published_outputs")
+    record = json.loads((ROOT / "outputs/record/published.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs/fusion.md").read_text(encoding="utf-8")
+    shown = page.partition(benchmark.BEGIN)[2].partition(benchmark.END)[0].strip()
+    assert shown == "\n\n".join(benchmark.markdown(record))
+
+
+def test_the_record_of_published_outputs_shows_what_is_claimed():
+    record = json.loads((ROOT / "outputs/record/published.json").read_text(encoding="utf-8"))
+    main = record["sets"]["all outputs and the text model"]
+    rivals = set(record["transfer"]["lead_survives_all_groupings_over"])
+    assert {rule.split(" ")[0] for rule in rivals} == {"concatenation", "majority", "best"}
+    for grouping in ("lexicon", "ew2026"):
+        found = main[grouping]
+        assert found["n"] == 332
+        assert found["minus"].keys() == rivals
+        for lead in (*found["minus"].values(), *found["minus_constant"].values()):
+            assert lead["f1"]["ci95"][0] > 0
+        assert found["rules"]["calibrated fusion"]["labels_per_clip"] <= 3.5
+    assert main["ew2026"]["rules"]["calibrated fusion"]["f1"] > 0.74
 
 
 def test_the_record_meets_the_target():

@@ -88,7 +88,7 @@ def operating_points(
         inside = y <= 1
         ax.plot(x[shown][inside], y[inside], color="0.8", linewidth=0.8, zorder=0)
         ax.annotate(
-            f"F1 {level:.1f}", (level, level), fontsize=7, color="0.45", ha="center", zorder=0
+            f"F1 {level:.1f}", (level, level), fontsize=8, color="0.4", ha="center", zorder=0
         )
     for number, (kind, scores) in enumerate(systems.items()):
         ax.plot(
@@ -96,7 +96,7 @@ def operating_points(
             [score.recall for score in scores],
             "osv^"[number % 4],
             color=("C0", "C1", "C4", "C5")[number % 4],
-            markersize=4.5,
+            markersize=5,
             alpha=0.75,
             label=kind,
         )
@@ -111,12 +111,12 @@ def operating_points(
             markeredgecolor="white",
             capsize=2,
             linewidth=1,
-            label=f"{rule}: F1 {score.f1:.2f}",
+            label=f"{rule}: F1 {score.f1:.3f}",
             zorder=3,
         )
     ax.set(xlabel="accuracy (set precision)", ylabel="recall")
     ax.set_aspect("equal")
-    ax.legend(fontsize=7.5, loc="upper right", framealpha=0.9)
+    ax.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False)
     return ax
 
 

@@ -95,7 +95,7 @@ def kinds(sources: Mapping[str, Source], scores: Mapping[str, Score]) -> dict[st
     found: dict[str, list[Score]] = {}
     for source in sources.values():
         if source.title in scores:
-            kind = "other models" if source.family else "systems"
+            kind = "other models" if source.family else source.title
             kind = f"{AFFECTGPT}'s epochs" if source.family == AFFECTGPT else kind
             found.setdefault(kind, []).append(scores[source.title])
     return found

@@ -202,15 +202,13 @@ def sources_curve(
     parts = chosen(sources, params)
     units = list(dict.fromkeys(s.family or s.title for s in parts))
     rng = np.random.default_rng(seed)
+    orders = [rng.permutation(len(units)) for _ in range(curves.repeats)]  # one joins the others
     counts = sorted({min(count, len(units)) for count in curves.sources})
     rows: dict[tuple[int, int], dict[str, list[str]]] = {}
     majority: dict[tuple[int, int], dict[str, list[str]]] = {}
     lines = []
     for count in counts:
-        picks = {
-            tuple(sorted(rng.choice(len(units), size=count, replace=False).tolist()))
-            for _ in range(curves.repeats)
-        }
+        picks = {tuple(sorted(order[:count].tolist())) for order in orders}
         for number, pick in enumerate(sorted(picks)):
             some = [s for s in parts if (s.family or s.title) in {units[i] for i in pick}]
             options = cross_options(gold, some, params, blocks, seed)
