@@ -160,6 +160,24 @@ def chinese_words() -> dict[str, str]:
     return {row["zh"]: row["en"] for row in csv.DictReader(text.split("\n"))}
 
 
+@dataclass(frozen=True, slots=True)
+class _Split:
+    """A way to split a text: its first part, the rest, and what counts in choosing."""
+
+    part: str
+    rest: _Split | None = None
+    known: int = 0  # parts that the table holds
+    parts: int = 1
+    short: bool = False  # a part is a single character that the table does not hold
+
+    def lists(self) -> list[str]:
+        found, at = [], self
+        while at.rest is not None:
+            found.append(at.part)
+            at = at.rest
+        return [*found, at.part]
+
+
 def _split_chinese_and(piece: str) -> list[str]:
     """Split at 和 ("and") and its like where they are no letters of a word.
 
@@ -167,25 +185,36 @@ def _split_chinese_and(piece: str) -> list[str]:
     is left whole, and so is one of which a part would have a single character, unless the table
     holds that. At 与, 及 and 或, which sentences hold, too, both sides must be in the table. Of
     several ways to split, the one with most parts in the table is taken.
+
+    Cost: quadratic in the separators, of which an answer that repeats itself has hundreds: what
+    stands behind a separator is split once, from the right.
     """
-
-    def known(part: str) -> bool:
-        return part.strip(_EDGE) in chinese_words()
-
-    best: list[str] = [piece]
-    if known(piece):
-        return best
-    for match in _CHINESE_AND.finditer(piece):
-        left, right = piece[: match.start()].strip(), piece[match.end() :].strip()
-        if not left or not right:
+    separators = list(_CHINESE_AND.finditer(piece))
+    if not separators:
+        return [piece]
+    table = chinese_words()
+    behind: dict[int, _Split] = {}  # where a rest begins -> its split
+    for start in (*(m.end() for m in reversed(separators)), 0):
+        text = piece[start:].strip() if start else piece
+        if text.strip(_EDGE) in table:
+            behind[start] = _Split(text, known=1)
             continue
-        parts = [left, *_split_chinese_and(right)]
-        least = 2 if match.group() in ("和", "以及") else len(piece)
-        if any(len(part.strip(_EDGE)) < least and not known(part) for part in parts):
-            continue
-        if best == [piece] or sum(map(known, parts)) > sum(map(known, best)):
-            best = parts
-    return best
+        whole = best = _Split(text, short=len(text.strip(_EDGE)) < 2)
+        for match in separators:
+            if match.start() < start:
+                continue
+            left, rest = piece[start : match.start()].strip(), behind[match.end()]
+            if not left or not rest.part:
+                continue
+            known = left.strip(_EDGE) in table
+            short = rest.short or (len(left.strip(_EDGE)) < 2 and not known)
+            way = _Split(left, rest, known + rest.known, 1 + rest.parts, short)
+            loose = match.group() in ("和", "以及")
+            allowed = not short if loose else way.known == way.parts
+            if allowed and (best is whole or way.known > best.known):
+                best = way
+        behind[start] = best
+    return behind[0].lists()
 
 
 # A quoted item closes where a separator or the end follows, so that don't stays whole.
