@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 import unicodedata
+import zipfile
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,24 @@ def open_csv(
             return header, found
     found = lines(separators[0])
     return [cell.strip().lower() for cell in next(found, (0, []))[1]], found
+
+
+def sheet_rows(path: Path) -> list[tuple[Any, ...]]:
+    """Read the cells of an .xlsx file's first sheet.
+
+    Raises:
+        DataError: missing, or no such file.
+    """
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)
+        rows = list(book.worksheets[0].iter_rows(values_only=True))
+        book.close()
+    except (InvalidFileException, zipfile.BadZipFile, KeyError, OSError, IndexError) as error:
+        raise DataError(f"{path}: not a readable .xlsx table ({error})") from None
+    return rows
 
 
 _CONTROL = re.compile(r"\x1b\[[0-9;]*m|[\x00-\x08\x0b-\x1f\x7f]")

@@ -25,7 +25,7 @@ from typing import Literal
 import numpy as np
 
 from emolib.errors import DataError
-from emolib.files import open_csv, plain_name, without_zeros
+from emolib.files import open_csv, plain_name, sheet_rows, without_zeros
 from emolib.labels import Mode, Status
 from emolib.scoring.columns import parse_column
 
@@ -198,19 +198,8 @@ def _table_cells(path: Path, columns: tuple[str, ...] | None) -> Iterator[tuple[
 
 def _sheet_lines(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """Header and lines of an .xlsx file's first sheet, cells as text."""
-    from openpyxl import load_workbook
-    from openpyxl.utils.exceptions import InvalidFileException
-
     _require(path)
-    try:
-        book = load_workbook(path, read_only=True, data_only=True)
-        rows = [
-            ["" if cell is None else str(cell) for cell in row]
-            for row in book.worksheets[0].iter_rows(values_only=True)
-        ]
-        book.close()
-    except (InvalidFileException, zipfile.BadZipFile, KeyError, OSError, IndexError) as error:
-        raise DataError(f"{path}: not a readable .xlsx table ({error})") from None
+    rows = [["" if cell is None else str(cell) for cell in row] for row in sheet_rows(path)]
     numbered = [(n, row) for n, row in enumerate(rows, 1) if any(c.strip() for c in row)]
     header = [cell.strip().lower() for cell in numbered[0][1]] if numbered else []
     return header, iter(numbered[1:])

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -25,6 +24,7 @@ from typing import Literal
 import numpy as np
 
 from emolib.errors import DataError, ScoreError
+from emolib.files import sheet_rows
 from emolib.scoring.encode import LabelSets
 from emolib.scoring.grouping import Assignment, Grouped, TableGrouping
 
@@ -202,16 +202,10 @@ def _read_forms(path: Path) -> dict[str, set[str]]:
 
 def _cells(path: Path) -> list[list[str | None]]:
     """Rows of a sheet, header first, texts stripped and lower-cased."""
-    from openpyxl import load_workbook
-    from openpyxl.utils.exceptions import InvalidFileException
-
-    try:
-        book = load_workbook(path, read_only=True, data_only=True)
-        rows = list(book.worksheets[0].iter_rows(values_only=True))
-        book.close()
-    except (InvalidFileException, zipfile.BadZipFile, KeyError, OSError, IndexError) as error:
-        raise DataError(f"{path}: not a readable .xlsx table ({error})") from None
-    return [[None if x is None else str(x).strip().lower() or None for x in row] for row in rows]
+    return [
+        [None if x is None else str(x).strip().lower() or None for x in row]
+        for row in sheet_rows(path)
+    ]
 
 
 def _read_synonyms(path: Path) -> dict[str, set[str]]:
