@@ -171,18 +171,17 @@ def _join(
         plain = plain_name(row.name)
         return by_name.get(_plain(row.name), by_name.get(zeros.get(plain, plain)))
 
-    missing = [row.name for row in rows if clip_of(row) is None]
-    if partial and len(missing) < len(rows):
-        rows = [row for row in rows if clip_of(row) is not None]
-    elif missing:
+    fitting = [(row, clip_of(row)) for row in rows]
+    missing = [row.name for row, at in fitting if at is None]
+    if missing and not (partial and len(missing) < len(rows)):
         raise DataError(
             f"{table}: of {len(rows)} lines {few(missing)} without a video below {root} "
             f"({len(clips)} videos there, e.g. {clips[0].name!r})"
         )
     result = list(clips)
     taken: dict[int, str] = {}
-    for row in rows:
-        if (at := clip_of(row)) is None:
+    for row, at in fitting:
+        if at is None:
             continue
         if at in taken:
             raise DataError(f"{table}: {taken[at]!r} and {row.name!r} are the same video")
