@@ -19,6 +19,7 @@ from emolib.baselines.prompting import question
 from emolib.baselines.run import run_systems
 from emolib.datasets.clip import Clip
 from emolib.errors import DataError, EngineError, ParamsError
+from emolib.files import write_jsonl
 from emolib.ledger import Ledger
 from emolib.params import ModelParams, profiles
 from emolib.params.baselines import Recipe
@@ -250,6 +251,24 @@ def test_a_file_that_is_none_is_named(text, told, tmp_path):
         stored.read_rows(file)
     with pytest.raises(DataError, match="no such file"):
         stored.read_rows(tmp_path / "y.csv")
+
+
+def test_line_separators_of_unicode_end_no_row(tmp_path):
+    """Only line feeds part rows: models and subtitles write U+2028 and U+0085, too."""
+    file = tmp_path / "x.csv"
+    file.write_text("name,description\na,He is\u2028angry.\x85\nb,She smiles.\n", encoding="utf-8")
+    assert {name: row["description"] for name, row in stored.read_rows(file).items()} == {
+        "a": "He is\u2028angry.\x85",
+        "b": "She smiles.",
+    }
+
+
+def test_training_rows_with_such_separators_are_one_row_each(tmp_path):
+    from emolib.sft.worker import _media
+
+    file = tmp_path / "train.jsonl"
+    write_jsonl(file, [{"text": "a\u2028b", "videos": [f"{n}.mp4"]} for n in range(3)])
+    assert [p.name for p in _media(["--dataset", str(file)], "videos", {2})] == ["0.mp4", "2.mp4"]
 
 
 @pytest.mark.parametrize(

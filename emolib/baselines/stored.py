@@ -7,6 +7,7 @@ that others have published.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -59,7 +60,7 @@ def read_rows(path: Path) -> dict[str, dict[str, Any]]:
     else:
         try:
             text = path.read_text(encoding="utf-8-sig")
-            raw = [dict(row) for row in csv.DictReader(text.splitlines(keepends=True))]
+            raw = [dict(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
         except (UnicodeDecodeError, csv.Error, OSError) as error:
             raise DataError(f"{path}: cannot be read as CSV: {error}") from None
     if not raw:

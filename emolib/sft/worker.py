@@ -162,10 +162,11 @@ def _media(arguments: list[str], field: str, seen: set[int]) -> Iterator[Path]:
     for option in ("--dataset", "--val_dataset"):
         if option in arguments:
             file = Path(arguments[arguments.index(option) + 1])
-            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()):
-                # ms-swift encodes the first row to show it, whether or not the plan has it.
-                if number in seen or number == 0 or option == "--val_dataset":
-                    yield from map(Path, json.loads(line)[field])
+            with file.open(encoding="utf-8") as lines:  # split at line feeds alone
+                for number, line in enumerate(lines):
+                    # ms-swift encodes the first row to show it, whether or not the plan has it.
+                    if number in seen or number == 0 or option == "--val_dataset":
+                        yield from map(Path, json.loads(line)[field])
 
 
 def _mark_complete() -> Any:
