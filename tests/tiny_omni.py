@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emolib.engines.tiny_parts import save_random, train_tokenizer
+from emolib.rehearsal.words import OMNI2_NAMES, OMNI3_NAMES
 from tests.tiny_models import HIDDEN, text_sizes
 
 SECONDS = 6  # what the tiny encoders hear at once
@@ -38,15 +39,7 @@ def qwen2_5_omni(folder: Path) -> Path:
         WhisperFeatureExtractor,
     )
 
-    marks = {
-        "audio_token": "<|AUDIO|>",
-        "audio_bos_token": "<|audio_bos|>",
-        "audio_eos_token": "<|audio_eos|>",
-        "image_token": "<|IMAGE|>",
-        "video_token": "<|VIDEO|>",
-        "vision_bos_token": "<|vision_bos|>",
-        "vision_eos_token": "<|vision_eos|>",
-    }
+    marks = OMNI2_NAMES
     tokenizer = _tokenizer(marks)
     processor = Qwen2_5OmniProcessor(
         image_processor=Qwen2VLImageProcessor(),
@@ -105,15 +98,7 @@ def qwen3_omni(folder: Path) -> Path:
         WhisperFeatureExtractor,
     )
 
-    marks = {
-        "audio_token": "<|audio_pad|>",
-        "audio_bos_token": "<|audio_start|>",
-        "audio_eos_token": "<|audio_end|>",
-        "image_token": "<|image_pad|>",
-        "video_token": "<|video_pad|>",
-        "vision_bos_token": "<|vision_start|>",
-        "vision_eos_token": "<|vision_end|>",
-    }
+    marks = OMNI3_NAMES
     tokenizer = _tokenizer(marks)
     processor = Qwen3OmniMoeProcessor(
         image_processor=Qwen2VLImageProcessor(patch_size=16),
