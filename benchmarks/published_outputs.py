@@ -32,6 +32,7 @@ from typing import Any
 
 from fusion_study import complete, held_out
 from matplotlib.figure import Figure
+from published_baselines import difference
 
 from emolib import fusion, predict, scoring, strategies
 from emolib.datasets.open import open_dataset
@@ -40,7 +41,7 @@ from emolib.fusion.candidates import Labels
 from emolib.params.profiles import resolve
 from emolib.params.stages import FusionAnalysis
 from emolib.plots import fusion as plots
-from emolib.scoring import Comparison, Grouping, Score
+from emolib.scoring import Grouping, Score
 from emolib.scoring.cached import CachedGrouping
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,18 +181,6 @@ def row(score: Score) -> dict[str, Any]:
     """One system or rule under one grouping."""
     values = {metric: getattr(score, metric) for metric in METRICS}
     return {**values, "ci95_f1": score.ci95["f1"]}
-
-
-def difference(found: Comparison) -> dict[str, Any]:
-    """One paired difference in F1 and Avg."""
-    return {
-        metric: {
-            "difference": found.difference[metric],
-            "ci95": found.ci95[metric],
-            "p": found.p_permutation[metric],
-        }
-        for metric in ("f1", "avg")
-    }
 
 
 def scored(
