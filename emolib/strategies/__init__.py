@@ -1,7 +1,6 @@
 """Notebook 07: every system beside every way of fusing them, each clip out-of-fold."""
 
 from emolib.strategies.analysis import (
-    Studies,
     ablation,
     compare_under,
     judged_by,
@@ -13,7 +12,6 @@ from emolib.strategies.explain import (
     compare_all,
     gallery_rows,
     kinds,
-    looked_at,
     moved_table,
     pairs,
     shown_rules,
@@ -33,9 +31,7 @@ from emolib.strategies.fuse import (
     calibrated,
     chosen,
     fuse,
-    fuse_sets,
     left_out,
-    usable,
 )
 from emolib.strategies.sources import (
     Source,
@@ -49,12 +45,8 @@ from emolib.strategies.sources import (
 from emolib.strategies.studies import (
     Point,
     clips_curve,
-    curve_table,
     enough_clips,
-    sets_table,
     sources_curve,
-    transfer,
-    transfer_table,
 )
 
 __all__ = [
@@ -65,7 +57,6 @@ __all__ = [
     "Fused",
     "Point",
     "Source",
-    "Studies",
     "ablation",
     "best_and_worst",
     "best_single",
@@ -76,15 +67,12 @@ __all__ = [
     "clips_curve",
     "compare_all",
     "compare_under",
-    "curve_table",
     "enough_clips",
     "fuse",
-    "fuse_sets",
     "gallery_rows",
     "judged_by",
     "kinds",
     "left_out",
-    "looked_at",
     "moved_table",
     "on_clips_of",
     "pairs",
@@ -93,15 +81,11 @@ __all__ = [
     "read_text",
     "score_tables",
     "select",
-    "sets_table",
     "shown_rules",
     "sources_curve",
     "spliced",
     "studies",
     "system_table",
-    "transfer",
-    "transfer_table",
-    "usable",
     "verdict_rows",
     "verdict_table",
 ]

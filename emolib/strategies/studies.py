@@ -118,9 +118,7 @@ def transfer_table(
         for name in fitted:
             row: list[Cell] = [name, one.name, scores[f"fit {name}"].f1]
             for rule in others:
-                found = compare(scores[f"fit {name}"], scores[rule], resamples=resamples, seed=seed)
-                low, high = found.ci95["f1"]
-                row.append(f"{found.difference['f1']:+.4f} [{low:+.4f}, {high:+.4f}]")
+                row.append(_lead(scores, f"fit {name}", rule, resamples, seed))
             rows.append(row)
     columns = ["fitted under", "scored under", "F1", *(f"minus {rule}" for rule in others)]
     return table(title, columns, rows)
@@ -287,7 +285,9 @@ def sets_table(
             row: list[Cell] = [name, len(fused.systems), rule, first.accuracy, first.recall]
             row.append(round(first.labels_per_clip, 2))
             for scores in graded:
-                row += [scores[rule].f1, _lead(scores, rule, resamples, seed)]
+                comparable = rule != OURS and OURS in scores
+                lead = _lead(scores, OURS, rule, resamples, seed) if comparable else None
+                row += [scores[rule].f1, lead]
             rows.append(row)
     columns = ["set", "systems", "rule", "accuracy", "recall", "labels per clip"]
     for one in groupings:
@@ -295,10 +295,9 @@ def sets_table(
     return table(title, columns, rows)
 
 
-def _lead(scores: Mapping[str, Score], rule: str, resamples: int, seed: int) -> str | None:
-    if rule == OURS or OURS not in scores:
-        return None
-    found = compare(scores[OURS], scores[rule], resamples=resamples, seed=seed)
+def _lead(scores: Mapping[str, Score], name: str, rule: str, resamples: int, seed: int) -> str:
+    """Lead of one rule over another in F1, with its interval, as text."""
+    found = compare(scores[name], scores[rule], resamples=resamples, seed=seed)
     low, high = found.ci95["f1"]
     return f"{found.difference['f1']:+.4f} [{low:+.4f}, {high:+.4f}]"
 
